@@ -1,0 +1,57 @@
+"""Where our files live, and how they are written: never half a file under its final name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path, user_data_path
+
+__all__ = ["cache_home", "models_home", "sha256_file", "write_bytes", "write_json", "write_text"]
+
+
+def cache_home() -> Path:
+    """Return the folder for builds and other things that can be made again (``KIMI_NB_CACHE`` overrides it)."""
+    return Path(os.environ.get("KIMI_NB_CACHE") or user_cache_path("kimi-nb")).expanduser().absolute()
+
+
+def models_home() -> Path:
+    """Return the folder where model files are kept (``KIMI_NB_MODELS`` overrides it)."""
+    return Path(os.environ.get("KIMI_NB_MODELS") or user_data_path("kimi-nb") / "models").expanduser().absolute()
+
+
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write ``data`` so that ``path`` holds either all of it or what it held before, even after a power loss."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Write UTF-8 text as :func:`write_bytes` does."""
+    write_bytes(path, text.encode(), mode=mode)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON as :func:`write_bytes` does."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def sha256_file(path: Path) -> str:
+    """Return the sha256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
