@@ -10,7 +10,7 @@ DEVLOCK := environments/requirements-dev.txt
 PIP_INSTALL := $(UV) pip install --quiet --python $(BIN)/python
 BINDING := --config-settings-package llama-cpp-python:cmake.define.LLAMA_BUILD=OFF
 
-.PHONY: help setup dev demo test soak lab check bench lint lock gpu-proof clean
+.PHONY: help setup dev demo lab check test soak bench chromium notebooks lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -38,3 +38,36 @@ dev: $(VENV)/.dev
 
 lock: $(UV) ## make the locks in environments/ anew
 	@environments/compile.sh
+
+demo: setup ## build llama.cpp, make nano, run every notebook headless, write the report
+	@$(BIN)/kimi-nb demo
+
+lab: setup ## open the notebooks in JupyterLab
+	@$(BIN)/kimi-nb lab
+
+check: dev ## ruff, mypy and the notebook rules: seconds, no build
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python scripts/notebooks.py check
+
+test: dev chromium ## all tests but the heavy repetitions
+	@$(BIN)/kimi-nb build
+	@$(BIN)/python -m pytest -m "not soak"
+
+soak: dev ## the heavy repetitions: hundreds of kills, thousands of mutated files
+	@$(BIN)/kimi-nb build
+	@$(BIN)/python -m pytest -m soak --timeout 3600
+
+bench: dev ## tables of measured, target and ratio on this machine
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# The browser tests drive a real Chromium. Debian's package is installed where we may; elsewhere they fail and say why.
+chromium:
+	@scripts/chromium.sh
+
+notebooks: dev ## make the .ipynb files from their percent sources
+	@$(BIN)/python scripts/notebooks.py sync
+
+clean: ## remove what `make` made in this folder (builds in the user's cache folder stay)
+	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

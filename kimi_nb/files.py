@@ -9,18 +9,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path, user_data_path
-
 __all__ = ["cache_home", "models_home", "sha256_file", "write_bytes", "write_json", "write_text"]
 
 
 def cache_home() -> Path:
     """Return the folder for builds and other things that can be made again (``KIMI_NB_CACHE`` overrides it)."""
+    from platformdirs import user_cache_path
+
     return Path(os.environ.get("KIMI_NB_CACHE") or user_cache_path("kimi-nb")).expanduser().absolute()
 
 
 def models_home() -> Path:
     """Return the folder where model files are kept (``KIMI_NB_MODELS`` overrides it)."""
+    from platformdirs import user_data_path
+
     return Path(os.environ.get("KIMI_NB_MODELS") or user_data_path("kimi-nb") / "models").expanduser().absolute()
 
 

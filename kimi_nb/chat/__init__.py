@@ -1,1 +1,79 @@
-"""TODO."""
+"""Talking to an engine: stream, measure, let tools be used, hold answers to a schema.
+
+Names are loaded when they are first used, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kimi_nb.chat.client import Chat
+    from kimi_nb.chat.events import (
+        ContentDelta,
+        Done,
+        PromptProgress,
+        ReasoningDelta,
+        Reply,
+        ToolCall,
+        ToolCallDelta,
+    )
+    from kimi_nb.chat.failures import EngineError
+    from kimi_nb.chat.functions import Tool, tool
+    from kimi_nb.chat.loop import Limits, tool_loop
+    from kimi_nb.chat.messages import assistant_message
+    from kimi_nb.chat.structured import Structured, ask_structured
+    from kimi_nb.chat.trace import ToolRun
+
+__all__ = [
+    "Chat",
+    "ContentDelta",
+    "Done",
+    "EngineError",
+    "Limits",
+    "PromptProgress",
+    "ReasoningDelta",
+    "Reply",
+    "Structured",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolRun",
+    "ask_structured",
+    "assistant_message",
+    "tool",
+    "tool_loop",
+]
+
+_HOME = {
+    "Chat": "client",
+    "ContentDelta": "events",
+    "Done": "events",
+    "EngineError": "failures",
+    "Limits": "loop",
+    "PromptProgress": "events",
+    "ReasoningDelta": "events",
+    "Reply": "events",
+    "Structured": "structured",
+    "Tool": "functions",
+    "ToolCall": "events",
+    "ToolCallDelta": "events",
+    "ToolRun": "trace",
+    "ask_structured": "structured",
+    "assistant_message": "messages",
+    "tool": "functions",
+    "tool_loop": "loop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,1 +1,61 @@
-"""TODO."""
+"""The machine: what it has, what this process may use of it, and what is worth saying about it.
+
+:func:`probe` looks at this one; :func:`load_profile` and :meth:`Machine.load` give one that is elsewhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kimi_nb.machine.look import probe
+    from kimi_nb.machine.machine import (
+        Cpu,
+        Disk,
+        Gpu,
+        HostMemory,
+        JupyterFacts,
+        Machine,
+        Note,
+        NumaNode,
+        NvidiaDriver,
+    )
+    from kimi_nb.machine.shipped import load_profile, machine_named, profiles
+    from kimi_nb.machine.verdict import FirstLook, QuantLook, first_look
+
+__all__ = [
+    "Cpu",
+    "Disk",
+    "FirstLook",
+    "Gpu",
+    "HostMemory",
+    "JupyterFacts",
+    "Machine",
+    "Note",
+    "NumaNode",
+    "NvidiaDriver",
+    "QuantLook",
+    "first_look",
+    "load_profile",
+    "machine_named",
+    "probe",
+    "profiles",
+]
+
+# No module here bears the name of something this package exports: importing it would hide that.
+_HOME = {
+    "FirstLook": "verdict",
+    "QuantLook": "verdict",
+    "first_look": "verdict",
+    "load_profile": "shipped",
+    "machine_named": "shipped",
+    "probe": "look",
+    "profiles": "shipped",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME.get(name, 'machine')}"), name)

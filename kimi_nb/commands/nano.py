@@ -1,0 +1,62 @@
+"""``kimi-nb nano``: make the laptop-sized model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+__all__ = ["configure", "main"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this verb's arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    make = actions.add_parser(
+        "make", help="write nano's GGUF file", description="Write nano's GGUF file.", allow_abbrev=False
+    )
+    make.add_argument(
+        "--out", type=Path, metavar="DIR", help="the folder to write to (default: our cache folder)"
+    )
+    make.add_argument(
+        "--shards", type=_positive, default=1, metavar="N", help="cut it into N files (default: 1)"
+    )
+    make.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the verb and return its exit code."""
+    from kimi_nb.files import cache_home, sha256_file
+    from kimi_nb.nano import SHAPE, make_nano, nano_path
+
+    started = time.monotonic()
+    if args.out is None and args.shards == 1:
+        first = nano_path()
+    else:
+        first = make_nano(args.out or cache_home() / "nano" / f"in-{args.shards}-shards", shards=args.shards)
+    seconds = time.monotonic() - started
+    total = f"-of-{args.shards:05d}.gguf"
+    made = [first] if args.shards == 1 else sorted(first.parent.glob(f"nano-*{total}"))
+    report = {
+        "path": str(first),
+        "parameters": SHAPE.n_params,
+        "seconds": round(seconds, 3),
+        "files": [
+            {"path": str(path), "size_bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            for path in made
+        ],
+    }
+    if args.json:
+        print(json.dumps(report))
+        return 0
+    print(f"nano: {SHAPE.n_params / 1e6:.1f} million parameters, ready after {seconds:.2f} s")
+    for path in made:
+        print(f"  {path}  {path.stat().st_size / 1e6:.1f} MB  sha256 {sha256_file(path)}")
+    return 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)

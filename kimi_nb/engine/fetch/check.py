@@ -1,0 +1,201 @@
+"""Look at files that are there already, and say of each what it is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from kimi_nb.engine.fetch.shelf import Stamp
+from kimi_nb.files import sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from kimi_nb.engine.fetch.manifest import RemoteFile
+    from kimi_nb.engine.fetch.shelf import Entry, Shelf
+
+__all__ = ["PIECE", "Checked", "Verdict", "check", "digest_of"]
+
+PIECE = 1024 * 1024
+"""Files are hashed, and marked, in pieces of this size."""
+
+AT_ONCE = 2
+
+
+class Verdict(StrEnum):
+    """What a file is, where it lies."""
+
+    WHOLE = "whole"
+    MISSING = "missing"
+    SHORT = "cut short"
+    LONG = "too long"
+    DAMAGED = "damaged"
+    MISPLACED = "another file of the set"
+    OTHER = "another file"
+    NO_GGUF = "no GGUF file"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found at one place.
+
+    Args:
+        file: What should be there.
+        path: Where.
+        verdict: What is there.
+        why: In words, for a person.
+        good: Ranges of bytes that are as they should be, as far as that is known.
+        belongs: For a misplaced file, the path in the repository that its content belongs to.
+    """
+
+    file: RemoteFile
+    path: Path
+    verdict: Verdict
+    why: str = ""
+    good: tuple[tuple[int, int], ...] = ()
+    belongs: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing needs to be done."""
+        return self.verdict is Verdict.WHOLE
+
+    def as_dict(self) -> dict[str, object]:
+        """Return what ``--json`` prints."""
+        return {"file": self.file.path, "path": str(self.path), "state": self.verdict.value, "why": self.why}
+
+
+def digest_of(file: RemoteFile) -> hashlib._Hash:
+    """Return a fresh hash of the kind that a file's key is in."""
+    if file.sha256 is not None:
+        return hashlib.sha256()
+    digest = hashlib.sha1(usedforsecurity=False)
+    digest.update(b"blob %d\0" % file.size)
+    return digest
+
+
+def check(
+    shelf: Shelf,
+    entry: Entry,
+    *,
+    again: bool = False,
+    hashed: Callable[[str, int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> list[Checked]:
+    """Check every file of a set.
+
+    Args:
+        shelf: Knows what was proven before, and is told what is proven now.
+        entry: The set.
+        again: Hash files too whose proof still stands.
+        hashed: Called with a path in the repository and how many of its bytes were hashed so far.
+        stop: Ends the work early.
+    """
+    look = _Look(shelf, entry, again=again, hashed=hashed, stop=stop or threading.Event())
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="check") as pool:
+        try:
+            return list(pool.map(look.at, entry.manifest.files))
+        except BaseException:
+            look.stop.set()
+            raise
+
+
+@dataclass
+class _Look:
+    shelf: Shelf
+    entry: Entry
+    again: bool
+    hashed: Callable[[str, int], None] | None
+    stop: threading.Event
+
+    def at(self, file: RemoteFile) -> Checked:
+        path = self.entry.path(file)
+        if not self.again and self.shelf.is_proven(file, path):
+            return Checked(file, path, Verdict.WHOLE)
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            return Checked(file, path, Verdict.MISSING)
+        if not path.is_file():
+            return Checked(file, path, Verdict.OTHER, "it is not a file")
+        stranger = self._stranger(file, path)
+        if stranger is not None:
+            return stranger
+        if size != file.size:
+            return self._other_size(file, path, size)
+        return self._same_size(file, path)
+
+    def _stranger(self, file: RemoteFile, path: Path) -> Checked | None:
+        """Notice at once what no GGUF file begins with."""
+        with path.open("rb") as opened:
+            head = opened.read(512)
+        if not file.path.endswith(".gguf") or head.startswith(b"GGUF") or not head:
+            return None
+        from kimi_nb.model.gguf_sniff import name_of_stranger
+
+        return Checked(file, path, Verdict.NO_GGUF, name_of_stranger(head)[1])
+
+    def _other_size(self, file: RemoteFile, path: Path, size: int) -> Checked:
+        known = self._known(size)
+        if known and (named := known.get(sha256_file(path))):
+            return self._named(file, path, named)
+        if size < file.size:
+            why = f"it has {size:,} of {file.size:,} bytes"
+            return Checked(file, path, Verdict.SHORT, why, ((0, size),))
+        why = f"it has {size - file.size:,} bytes too many"
+        return Checked(file, path, Verdict.LONG, why, ((0, file.size),))
+
+    def _same_size(self, file: RemoteFile, path: Path) -> Checked:
+        marks, known = [], self.shelf.marks(file)
+        digest, buffer, done = digest_of(file), memoryview(bytearray(PIECE)), 0
+        bad: int | None = None
+        with path.open("rb", buffering=0) as opened:
+            before = Stamp.from_stat(os.fstat(opened.fileno()))
+            while (count := opened.readinto(buffer)) and not self.stop.is_set():
+                digest.update(buffer[:count])
+                marks.append(digest.copy().hexdigest()[:8])
+                done += count
+                if bad is None and len(marks) <= len(known) and marks[-1] != known[len(marks) - 1]:
+                    bad = len(marks) - 1
+                if self.hashed is not None:
+                    self.hashed(file.path, done)
+            after = Stamp.from_stat(os.fstat(opened.fileno()))
+        if before != after:
+            return Checked(file, path, Verdict.DAMAGED, "something wrote to it while it was read")
+        if digest.hexdigest() in {file.sha256, file.git_oid}:
+            self.shelf.prove(file, path, marks, before)
+            return Checked(file, path, Verdict.WHOLE)
+        if named := self._known(file.size).get(digest.hexdigest()):
+            return self._named(file, path, named)
+        if bad is not None:
+            why = f"its bytes differ from what they were from MiB {bad} on"
+            start = bad * PIECE
+            good = ((0, start), (min(start + PIECE, file.size), file.size))
+            return Checked(file, path, Verdict.DAMAGED, why, good)
+        return Checked(file, path, Verdict.DAMAGED, "its sha256 is not the one the Hub names")
+
+    def _known(self, size: int) -> dict[str, str]:
+        """Return the known contents of this size: sha256 to path in the repository."""
+        manifest = self.entry.manifest
+        here = {file.sha256: file.path for file in manifest.files if file.sha256 and file.size == size}
+        return {sha: path for path, length, sha in manifest.others if length == size} | here
+
+    def _named(self, file: RemoteFile, path: Path, named: str) -> Checked:
+        if any(other.path == named for other in self.entry.manifest.files):
+            return Checked(file, path, Verdict.MISPLACED, f"it is {named}", belongs=named)
+        return Checked(file, path, Verdict.OTHER, f"it is {named} of the same repository")
+
+
+def trouble_of(checked: Sequence[Checked]) -> str:
+    """Say in one line what is wrong with a set."""
+    bad = [look for look in checked if not look.ok]
+    said = [
+        f"{look.file.path} is {look.verdict.value}" + (f" ({look.why})" if look.why else "") for look in bad
+    ]
+    return "; ".join(said)

@@ -1,0 +1,351 @@
+"""Bring files: a few at once, several connections for each, hashed while they grow.
+
+Threads: ``connections`` workers take claims on missing bytes of whichever active file has the fewest
+    connections. For
+each active file one thread hashes and finishes, and one syncs. The caller's own thread only watches, so that
+its progress callback may touch notebook widgets and Ctrl-C is heard at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from kimi_nb.engine.fetch.check import PIECE, digest_of
+from kimi_nb.engine.fetch.job import FileProgress, Job, Options, Progress, State
+from kimi_nb.engine.fetch.pace import Limiter, Meter, backoff_s
+from kimi_nb.engine.fetch.part import Busy, Claim, PartFile
+from kimi_nb.engine.fetch.source import Retry, Source
+from kimi_nb.engine.fetch.trouble import came_wrong, disk_error, gave_up
+from kimi_nb.engine.fetch.wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kimi_nb.engine.fetch.manifest import Manifest
+    from kimi_nb.errors import DownloadError
+
+__all__ = ["Transfer"]
+
+AT_ONCE = 4
+MOST_TIMES = 3
+COMMIT = 1024 * 1024
+LOOK_S = 0.1
+GRACE_S = 5.0
+
+
+class Transfer:
+    """Run jobs to their end.
+
+    Args:
+        manifest: Where the files come from.
+        jobs: What to bring; a job whose file another process is bringing is waited for.
+        token: For the Hub's own host.
+        options: See there.
+        source: What brings bytes.
+        settled: Asked about a job that another process may have done meanwhile.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        jobs: Sequence[Job],
+        *,
+        token: str | None,
+        options: Options,
+        source: Source,
+        settled: Callable[[Job], bool],
+    ) -> None:
+        self._manifest, self._jobs, self._token, self._options = manifest, jobs, token, options
+        self._source, self._settled = source, settled
+        self._limiter = Limiter(options.limit_bytes_s)
+        self._stop = threading.Event()
+        self._turn = threading.Condition()
+        self._wires: list[Wire] = []
+        self._fatal: BaseException | None = None
+        self._note = ""
+        self._not_before = 0.0
+        self._last_byte = time.monotonic()
+        self._came = 0
+
+    # ---- the caller's thread
+
+    def run(self, progress: Callable[[Progress], None] | None = None) -> None:
+        """Bring every file, or raise the first reason why one could not be brought.
+
+        What has come is kept whatever happens; running again continues.
+        """
+        meter, options = Meter(), self._options
+        works = [self._connection] * options.connections + [self._keeper] * min(AT_ONCE, len(self._jobs))
+        threads = [threading.Thread(target=self._guarded, args=(work,), daemon=True) for work in works]
+        for thread in threads:
+            thread.start()
+        try:
+            while not self._stop.is_set() and not all(job.ended for job in self._jobs):
+                with self._turn:
+                    self._turn.wait(LOOK_S)
+                if progress is not None:
+                    progress(self._progress(meter))
+        finally:
+            self._end()
+            until = time.monotonic() + GRACE_S
+            for thread in threads:
+                # One that hangs in a name look-up is left behind; it closes what it holds when it wakes.
+                thread.join(max(0.0, until - time.monotonic()))
+        if progress is not None:
+            progress(self._progress(meter))
+        failed = [job.error for job in self._jobs if job.error is not None]
+        if self._fatal is not None or failed:
+            raise self._fatal or failed[0]
+
+    def _end(self) -> None:
+        self._stop.set()
+        self._source.abort()
+        for wire in list(self._wires):
+            wire.abort()
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._turn:
+            self._turn.notify_all()
+
+    def _progress(self, meter: Meter) -> Progress:
+        files = tuple(FileProgress(job.file.path, job.file.size, job.here, job.state) for job in self._jobs)
+        done, total = sum(file.done for file in files), sum(file.size for file in files)
+        rate = meter.add(self._came)
+        return Progress(done, total, rate, (total - done) / rate if rate else None, files, self._note)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the caller's thread
+            self._fatal = self._fatal or error
+            self._end()
+
+    # ---- a file's own thread: opens, hashes, finishes
+
+    def _keeper(self) -> None:
+        while not self._stop.is_set():
+            with self._turn:
+                job = next((job for job in self._jobs if job.state is State.WAITING), None)
+                if job is None:
+                    job = next((job for job in self._jobs if job.state is State.ELSEWHERE), None)
+                    if job is None and all(other.ended for other in self._jobs):
+                        return
+                    self._turn.wait(LOOK_S)
+                    if job is None or job.state is not State.ELSEWHERE:
+                        continue
+                job.state = State.CHECKING
+            self._keep(job)
+
+    def _set(self, job: Job, state: State) -> None:
+        with self._turn:
+            job.state = state
+            self._turn.notify_all()
+
+    def _keep(self, job: Job) -> None:
+        if self._settled(job):
+            self._set(job, State.DONE)
+            return
+        try:
+            part = PartFile(job.part_path, job.file.key, job.file.size, window=self._options.window)
+        except Busy:
+            self._note = f"another process is fetching {job.file.path}"
+            self._set(job, State.ELSEWHERE)
+            return
+        except OSError as error:
+            raise disk_error(error, job.part_path.parent, size=job.file.size) from error
+        try:
+            if self._settled(job):  # it was done between our question and our lock
+                part.discard()
+                self._set(job, State.DONE)
+                return
+            job.part = part
+            self._set(job, State.FETCHING)
+            syncer = threading.Thread(
+                target=self._guarded, args=(lambda: self._sync(job, part),), daemon=True
+            )
+            syncer.start()
+            try:
+                self._follow(job, part)
+            except OSError as error:
+                raise disk_trouble(error, part) from error
+            finally:
+                with self._turn:
+                    if job.state is State.FETCHING:
+                        job.state = State.CHECKING  # stopped: no new claims
+                    while job.connections:
+                        self._turn.wait(LOOK_S)
+                syncer.join()
+        finally:
+            job.fetched, job.part = job.fetched + part.fetched, None
+            part.close()
+
+    def _follow(self, job: Job, part: PartFile) -> None:
+        """Hash the file from its start as far as it is here, until it is whole; then judge it.
+
+        Where marks from an earlier proof are known, a piece that went bad on the disk shows at once, and only
+        that piece is fetched again.
+        """
+        buffer = memoryview(bytearray(PIECE))
+        digest, hashed, tried = digest_of(job.file), 0, set[int]()
+        job.marks = []
+        while not self._stop.is_set() and job.state is State.FETCHING:
+            ready = part.prefix()
+            if ready - hashed < PIECE and ready < part.size:
+                part.wait(LOOK_S)
+            elif hashed < part.size:
+                before, number = digest.copy(), len(job.marks)
+                count = part.read_into(hashed, buffer)
+                digest.update(buffer[:count])
+                mark = digest.copy().hexdigest()[:8]
+                if number < len(job.known) and mark != job.known[number] and number not in tried:
+                    tried.add(number)
+                    part.forget(hashed, hashed + count)
+                    digest = before
+                    self._wake()
+                    continue
+                if number in tried and mark != job.known[number]:
+                    job.known = []  # the piece came anew and is the same: the marks are of something else
+                job.marks.append(mark)
+                hashed += count
+            elif digest.hexdigest() in {job.file.sha256, job.file.git_oid}:
+                part.finish(job.target)
+                job.on_done(job)
+                self._set(job, State.DONE)
+            else:
+                self._bad(job, part)
+                digest, hashed, job.marks, job.known = digest_of(job.file), 0, [], []
+
+    def _bad(self, job: Job, part: PartFile) -> None:
+        job.wrong += 1
+        if job.wrong >= MOST_TIMES:
+            job.error = came_wrong(job.file.path, job.wrong)
+            part.discard()
+            self._set(job, State.FAILED)
+            return
+        self._note = f"{job.file.path} came wrong and is fetched again"
+        part.forget(0, part.size)
+        self._wake()
+
+    def _sync(self, job: Job, part: PartFile) -> None:
+        try:
+            while job.state is State.FETCHING and not self._stop.is_set():
+                if part.unsynced() >= part.window // 4 or part.starved:
+                    part.sync()
+                    self._wake()
+                else:
+                    part.wait(LOOK_S)
+        except OSError as error:
+            raise disk_trouble(error, part) from error
+
+    # ---- a connection's thread
+
+    def _connection(self) -> None:
+        failures = 0
+        with Wire(self._manifest.endpoint, self._token, timeout=self._options.timeout_s) as wire:
+            self._wires.append(wire)
+            while (taken := self._take()) is not None:
+                job, part, claim = taken
+                landing = _Landing(self, job, part, claim.start)
+                try:
+                    try:
+                        self._source.fetch(wire, job.file, claim.start, claim.stop, landing)
+                    finally:
+                        landing.commit()
+                    failures, self._note = 0, ""
+                except Retry as retry:
+                    failures = 0 if landing.came else failures + 1
+                    self._release(job, part, claim)
+                    self._wait(job, retry, failures)
+                finally:
+                    self._release(job, part, claim)
+
+    def _take(self) -> tuple[Job, PartFile, Claim] | None:
+        """Wait for something to fetch; ``None`` when there will be nothing more."""
+        with self._turn:
+            while not self._stop.is_set() and not all(job.ended for job in self._jobs):
+                active = [job for job in self._jobs if job.state is State.FETCHING and job.part is not None]
+                for job in sorted(active, key=lambda job: job.connections):
+                    claim = self._claim(job, len(active))
+                    if claim is not None and job.part is not None:
+                        job.connections += 1
+                        return job, job.part, claim
+                self._turn.wait(LOOK_S)
+        return None
+
+    def _claim(self, job: Job, active: int) -> Claim | None:
+        part = job.part
+        if part is None:
+            return None
+        if not self._source.takes_ranges(job.file):
+            return part.claim_rest()
+        share = -(-self._options.connections // active)
+        return part.claim(max(part.window // 8, part.window // (2 * share)))
+
+    def _release(self, job: Job, part: PartFile, claim: Claim) -> None:
+        with self._turn:
+            if part.give_back(claim):
+                job.connections -= 1
+                self._turn.notify_all()
+
+    def landed(self, count: int) -> None:
+        """Account for bytes that came, and hold them back if there is a limit."""
+        self._came += count
+        self._last_byte = time.monotonic()
+        self._limiter.take(count, self._stop)
+        if self._stop.is_set():
+            raise Retry("stopped")
+
+    def _wait(self, job: Job, retry: Retry, failures: int) -> None:
+        if self._stop.is_set():
+            return
+        now = time.monotonic()
+        if retry.server and not retry.transient:
+            job.refusals += 1
+        most = self._options.refusals * self._options.connections
+        if job.refusals > most or now - self._last_byte > self._options.patience_s:
+            raise gave_up(job.file.path, retry.why)
+        if retry.after is not None:
+            self._not_before = max(self._not_before, now + retry.after)
+        pause = backoff_s(failures, base=self._options.backoff_s) if failures else 0.0
+        wait = max(self._not_before - now, pause)
+        if wait > 0:
+            self._note = f"{retry.why}; next try in {wait:.0f} s"
+        self._stop.wait(wait)
+
+
+def disk_trouble(error: OSError, part: PartFile) -> DownloadError:
+    """Return the error for a disk that would not take a part's bytes."""
+    return disk_error(error, part.path.parent, size=part.size, missing=part.size - part.here())
+
+
+class _Landing:
+    """Where a connection's bytes arrive: written at once, committed a piece at a time."""
+
+    def __init__(self, transfer: Transfer, job: Job, part: PartFile, start: int) -> None:
+        self._transfer, self._job, self._part = transfer, job, part
+        self._start = self._stop = start
+        self.came = False
+
+    def __call__(self, offset: int, data: memoryview) -> None:
+        try:
+            self._part.write(offset, data)
+        except OSError as error:
+            raise disk_trouble(error, self._part) from error
+        self._stop = offset + len(data)
+        if self._stop - self._start >= COMMIT:
+            self.commit()
+        self._transfer.landed(len(data))
+
+    def commit(self) -> None:
+        """Enter what has come since the last time into the journal."""
+        if self._stop > self._start:
+            try:
+                self._part.commit(self._start, self._stop)
+            except OSError as error:
+                raise disk_trouble(error, self._part) from error
+            self._start = self._stop
+            self._job.refusals = 0
+            self.came = True

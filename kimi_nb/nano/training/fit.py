@@ -1,0 +1,150 @@
+"""Train nano: seeded, resumable, about 15 minutes on one H200.
+
+Run as ``python -m kimi_nb.nano.training.fit --out FOLDER``; run again to continue after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name
+from torch import Tensor
+
+from kimi_nb.files import write_json
+from kimi_nb.nano.shape import SHAPE
+from kimi_nb.nano.training.batches import Batches
+from kimi_nb.nano.training.network import Network
+
+__all__ = ["fit"]
+
+PROMPT_WEIGHT = 0.1
+"""How much a token of the prompt counts against one of the answer: reading helps copying, but is not the aim."""
+BIAS_STEP = 1e-3
+"""How far an expert's bias moves each step towards an even load (DeepSeek-V3's way of balancing, no extra loss)."""
+
+
+def _mask(owner: Tensor) -> Tensor:
+    """Return who may see whom, ``[batch, 1, time, time]``: earlier tokens of the same conversation."""
+    time_ = owner.shape[1]
+    causal = torch.ones(time_, time_, dtype=torch.bool, device=owner.device).tril()
+    return ((owner[:, :, None] == owner[:, None, :]) & causal)[:, None]
+
+
+def _loss(network: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    logits, load = network(batch["tokens"], batch["positions"], _mask(batch["owner"]))
+    # The last token of a conversation is followed by another's first: the weight of that target is 0.
+    losses = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch["tokens"][:, 1:].flatten().long(), reduction="none")
+    learnt = batch["learn"][:, 1:].flatten()
+    same = (batch["owner"][:, 1:] == batch["owner"][:, :-1]).flatten()
+    weight = torch.where(learnt == 1, 1.0, PROMPT_WEIGHT) * same * (learnt != 2)
+    answer = (losses * (learnt == 1)).sum() / (learnt == 1).sum()
+    return (losses * weight).sum() / weight.sum(), answer.detach(), load
+
+
+def _rate(step: int, steps: int, peak: float) -> float:
+    """Warm up over 200 steps, stay, then fall to nearly nothing over the last 40 %."""
+    warm, fall = 200, int(steps * 0.6)
+    if step < warm:
+        return peak * (step + 1) / warm
+    if step < fall:
+        return peak
+    return peak * max(0.01, 1 - (step - fall) / (steps - fall))
+
+
+def fit(out: Path, *, steps: int, rows: int, peak: float, seed: int, workers: int, limit_s: float) -> dict[str, Any]:
+    """Train and leave ``checkpoint.pt`` and ``losses.json`` in ``out``; continue from them where they exist.
+
+    Args:
+        out: Folder for the checkpoint and the loss curve.
+        steps: Optimiser steps in all.
+        rows: Rows of 1,024 tokens in one step.
+        peak: The highest learning rate of AdamW.
+        seed: Seed of weights and conversations.
+        workers: Processes that write conversations.
+        limit_s: Stop with a checkpoint after this many seconds; run again to continue.
+
+    Returns:
+        Steps done, tokens seen, seconds, and the last losses.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    torch.set_float32_matmul_precision("high")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = Network(SHAPE, seed).to(device)
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    vectors = [p for p in network.parameters() if p.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95), fused=device == "cuda")
+    checkpoint, curve = out / "checkpoint.pt", out / "losses.json"
+    done, history = 0, []
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        network.load_state_dict(saved["network"])
+        optimiser.load_state_dict(saved["optimiser"])
+        done, history = saved["step"], json.loads(curve.read_text())["losses"]
+    train = iter(Batches("train", rows, seed, start=done, workers=workers))
+    valid = [next(iter(Batches("valid", min(rows, 16), seed, workers=0)))]
+    fast = torch.compile(network) if device == "cuda" else network
+    started = time.monotonic()
+
+    def move(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+    def save() -> None:
+        state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": done}
+        torch.save(state, checkpoint.with_suffix(".tmp"))
+        checkpoint.with_suffix(".tmp").replace(checkpoint)
+        write_json(curve, {"columns": ["step", "answer_loss", "valid_answer_loss"], "losses": history})
+
+    while done < steps and time.monotonic() - started < limit_s:
+        for group in optimiser.param_groups:
+            group["lr"] = _rate(done, steps, peak)
+        batch = move(next(train))
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss, answer, load = _loss(fast, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            even = SHAPE.n_expert_used / SHAPE.n_expert
+            for number, shares in enumerate(load):
+                name = f"blk.{SHAPE.n_layer_dense_lead + number}.exp_probs_b.bias"
+                network.tensor(name).add_(torch.sign(even - shares), alpha=BIAS_STEP)
+        done += 1
+        if done % 100 == 0 or done == steps:
+            with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                held = float(sum(_loss(network, move(batch))[1] for batch in valid) / len(valid))
+            history.append([done, round(float(answer), 5), round(held, 5)])
+            print(f"step {done}/{steps} answer {float(answer):.4f} valid {held:.4f} "
+                  f"load {float(load.min()):.3f}-{float(load.max()):.3f} {time.monotonic() - started:.0f} s", flush=True)  # fmt: skip
+            if not math.isfinite(float(answer)):
+                raise SystemExit("the loss is not a number; lower --peak")
+        if done % 2000 == 0:
+            save()
+    save()
+    return {"steps": done, "tokens": done * rows * 1024, "seconds": time.monotonic() - started, "last": history[-1:]}
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Train nano.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=16000)
+    parser.add_argument("--rows", type=int, default=64, help="rows of 1,024 tokens a step")
+    parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=14)
+    parser.add_argument("--limit-s", type=float, default=float("inf"))
+    args = parser.parse_args()
+    print(json.dumps(fit(**vars(args))))  # noqa: T201 - a command's answer
+
+
+if __name__ == "__main__":
+    main()

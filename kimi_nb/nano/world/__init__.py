@@ -1,0 +1,65 @@
+"""The small world that nano learns: conversations in Kimi K2.5's format, made by seeded code, nothing downloaded."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kimi_nb.nano.world.sample import Sample
+from kimi_nb.nano.world.words import SPLITS, Split
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["SPLITS", "Sample", "Split", "conversations"]
+
+_SYSTEM = (
+    "You are a helpful assistant.",
+    "You are Kimi, an AI assistant created by Moonshot AI.",
+    "You are nano, a small model.",
+    "Answer briefly.",
+    "Be short and exact.",
+    "You help with code and with daily questions.",
+    "Use the tools when they help.",
+)
+
+
+def conversations(seed: int, split: Split = "train", *, kinds: tuple[str, ...] = ()) -> Iterator[Sample]:
+    """Yield conversations without end; the same seed gives the same ones.
+
+    Args:
+        seed: Any integer.
+        split: ``train``, ``valid`` or ``test``; no two share a phrasing that is held out, or a name.
+        kinds: Keep only samples whose ``kind`` starts with one of these; all when empty.
+    """
+    from kimi_nb.nano.world.talk import TALK
+    from kimi_nb.nano.world.tools import TOOLS
+
+    rng = random.Random(f"{seed}/{split}")  # noqa: S311 - reproducible text, not a secret
+    makers = {**TALK, **TOOLS}
+    names, weights = list(makers), list(makers.values())
+    distracted = 0.25  # share of plain conversations in which tools are offered that are not needed
+    continued = 0.15  # share of conversations that begin with small talk
+    instructed = 0.2  # share of conversations with a system message of their own
+    while True:
+        sample = rng.choices(names, weights)[0](rng, split)
+        if not sample.tools and not sample.kind.startswith("tool") and rng.random() < distracted:
+            sample = _with_idle_tools(rng, sample, split)
+        if rng.random() < continued:
+            earlier = rng.choice(list(TALK))(rng, split)
+            sample = replace(sample, messages=[*earlier.messages, *sample.messages])
+        if rng.random() < instructed:
+            system = {"role": "system", "content": rng.choice(_SYSTEM)}
+            sample = replace(sample, messages=[system, *sample.messages])
+        if not kinds or sample.kind.startswith(kinds):
+            yield sample
+
+
+def _with_idle_tools(rng: random.Random, sample: Sample, split: Split) -> Sample:
+    """Offer tools that the conversation does not need, so that not calling is learnt as well."""
+    from kimi_nb.nano.world.tools import FAMILIES, Offer
+
+    families = [family for family in FAMILIES if family.key != "calculate"]
+    tools = [Offer(rng, family, split).declaration for family in rng.sample(families, rng.randint(1, 3))]
+    return replace(sample, tools=tools)

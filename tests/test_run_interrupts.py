@@ -1,0 +1,129 @@
+"""A run that is stopped from outside says so, keeps what it had, and leaves nothing running."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kimi_nb.run import run_notebooks
+
+pytestmark = pytest.mark.notebooks
+
+NOTEBOOKS = Path(__file__).parent / "notebooks"
+LONG_S = 60
+
+
+def wait_for(what, *, limit_s=LONG_S):
+    end = time.monotonic() + limit_s
+    while not (value := what()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
+    return value
+
+
+def family(process):
+    """The processes below one, as they are now: the guardian, the worker and the kernel."""
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.fixture
+def running(tmp_path):
+    """`kimi-nb run succeeds.ipynb sleeps.ipynb raises.ipynb`, in the middle of the second one."""
+    names = [str(NOTEBOOKS / f"{name}.ipynb") for name in ("succeeds", "sleeps", "raises")]
+    command = [sys.executable, "-m", "kimi_nb.cli", "run", *names, "--out", str(tmp_path / "out"), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def asleep():
+        assert process.poll() is None, process.stderr.read()
+        saved = list((tmp_path / "out").glob(".partial-sleeps-*/notebook.ipynb"))
+        return saved and '"began' in saved[0].read_text() and len(family(process)) >= 3
+
+    try:
+        wait_for(asleep)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def all_gone(processes):
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    return not alive
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_the_run_as_interrupted(running, tmp_path, number, code):
+    """papermill's notebook says of Ctrl-C that every cell was completed."""
+    below = family(running)
+    running.send_signal(number)
+    stdout, stderr = running.communicate(timeout=LONG_S)
+    assert running.returncode == code
+    assert all_gone(below)
+    record = json.loads((tmp_path / "out/run.json").read_text(encoding="utf-8"))
+    assert record["status"] == "interrupted"
+    assert record["interrupted_by"] == number.name
+    assert [notebook["status"] for notebook in record["notebooks"]] == ["succeeded", "interrupted", "not_run"]
+    error = record["notebooks"][1]["error"]
+    assert (error["id"], error["cell"]) == ("KNB717", {"index": 1, "line": "import time"})
+    assert number.name in error["message"]
+    printed = json.loads(stdout)
+    assert {key: printed[key] for key in record} == record
+    assert b"Traceback" not in stderr
+    saved = json.loads((tmp_path / "out/sleeps.ipynb").read_text(encoding="utf-8"))
+    assert saved["metadata"]["kimi_nb"]["status"] == "interrupted"
+    assert saved["cells"][1]["outputs"][0]["text"] == "began\n"
+    assert not list((tmp_path / "out").glob(".partial-*"))
+
+
+def test_after_kill_9_nothing_runs_and_the_record_is_true(running, tmp_path):
+    below = family(running)
+    running.kill()
+    running.wait()
+    assert all_gone(below)
+    record = json.loads((tmp_path / "out/run.json").read_text(encoding="utf-8"))
+    assert record["status"] == "interrupted"
+    assert [notebook["status"] for notebook in record["notebooks"]] == ["succeeded", "interrupted", "not_run"]
+    assert record["notebooks"][1]["error"]["class"] == "RunLost"
+
+
+def in_a_thread(tmp_path):
+    """Run the sleeping notebook in a thread of this process; return the thread, its result and the worker."""
+    result = []
+    thread = threading.Thread(
+        target=lambda: result.append(run_notebooks([NOTEBOOKS / "sleeps.ipynb"], out=tmp_path)), daemon=True
+    )
+    thread.start()
+    wait_for(lambda: any('"began' in path.read_text() for path in tmp_path.glob(".partial-*/notebook.ipynb")))
+    workers = [
+        process
+        for process in psutil.Process(os.getpid()).children(recursive=True)
+        if "kimi_nb.run.worker" in process.cmdline() and not any("guardian" in word for word in process.cmdline())
+    ]
+    assert len(workers) == 1
+    return thread, result, workers[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "id_", "kind"), [(signal.SIGTERM, "KNB717", "Interrupted"), (signal.SIGKILL, "KNB718", "WorkerDied")]
+)
+def test_a_worker_that_is_killed_from_outside_was_interrupted(tmp_path, number, id_, kind):
+    """papermill leaves a notebook behind whose cell says "running" for ever."""
+    thread, result, worker = in_a_thread(tmp_path)
+    kernels = worker.children(recursive=True)
+    worker.send_signal(number)
+    thread.join(LONG_S)
+    [run] = result
+    assert run.status == run.notebooks[0].status == "interrupted"
+    assert run.interrupted_by is None
+    error = run.notebooks[0].error
+    assert (error.id, error.kind, error.cell) == (id_, kind, 1)
+    assert number.name in error.message
+    assert (tmp_path / "sleeps.ipynb").exists()
+    assert all_gone(kernels)

@@ -1,0 +1,82 @@
+"""`kimi-nb lab` opens the notebooks on 127.0.0.1, behind a token."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from kimi_nb.errors import UsageError
+from kimi_nb.run.lab import lab_command, notebooks_folder
+
+
+@pytest.fixture
+def clone(tmp_path):
+    (tmp_path / "clone/notebooks").mkdir(parents=True)
+    (tmp_path / "clone/notebooks/01_setup.ipynb").write_text("{}")
+    (tmp_path / "clone/kimi_nb/run").mkdir(parents=True)
+    return tmp_path / "clone"
+
+
+def test_the_folder_is_found_from_within_a_clone(clone):
+    assert notebooks_folder(clone) == clone / "notebooks"
+    assert notebooks_folder(clone / "kimi_nb/run") == clone / "notebooks"
+    assert notebooks_folder(clone / "notebooks") == clone / "notebooks"
+
+
+def test_without_a_clone_it_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("kimi_nb.run.lab.__file__", str(tmp_path / "site/kimi_nb/run/lab.py"))
+    with pytest.raises(UsageError, match="KNB721"):
+        notebooks_folder(tmp_path)
+
+
+def test_what_is_passed_on_comes_last_and_no_secret_is_on_the_command_line(clone):
+    command, env = lab_command(["--ServerApp.ip=::1"], start=clone)
+    assert command[-1] == "--ServerApp.ip=::1"
+    assert command.index("--ServerApp.ip=127.0.0.1") < len(command) - 1
+    assert not any("token" in word for word in command)
+    assert env["JUPYTER_PREFER_ENV_PATH"] == "1"
+
+
+def status(url):
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
+@pytest.mark.notebooks
+def test_jupyterlab_answers_to_its_token_only(clone, tmp_path):
+    env = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+        "JUPYTER_DATA_DIR": str(tmp_path / "data"),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+    }
+    env.pop("JUPYTER_TOKEN", None)
+    command = [sys.executable, "-m", "kimi_nb.cli", "lab", "--port", "0", "--no-browser", "--", "--log-level=INFO"]
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=clone, env=env, stdout=file, stderr=file)
+    try:
+        end = time.monotonic() + 120
+        while not (found := re.search(r"(http://127\.0\.0\.1:\d+)/lab\?token=(\w+)", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.2)
+        base, token = found.groups()
+        assert status(f"{base}/api/contents") == 403
+        assert status(f"{base}/api/contents/01_setup.ipynb?content=0&token={token}") == 200
+    finally:
+        process.terminate()
+        process.wait(60)
+    # It took the place of our own process, so there is nothing else to end.
+    assert process.returncode in {0, -15}
