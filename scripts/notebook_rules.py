@@ -49,7 +49,7 @@ _INSTALL = re.compile(
     r"^\s*[!%]+\s*(?:\S*python\S*\s+-m\s+)?(?:pip3?|uv|conda|mamba|apt|apt-get|brew)\b", re.MULTILINE
 )
 _COLAB = re.compile(r"google\.colab|^\s*%%capture|/content/", re.MULTILINE)
-_CI_BRANCH = re.compile(r"KIMI_NB_CI|(?:environ|getenv)\W+[\"'](?:CI|GITHUB_ACTIONS|KIMI_NB_HEADLESS)[\"']")
+_CI_BRANCH = re.compile(r"KIMI_NB_CI|(?:environ(?:\.get)?|getenv)\W+[\"'](?:CI|GITHUB_ACTIONS)[\"']")
 
 
 def one_h1_first(notebook: Notebook) -> list[str]:

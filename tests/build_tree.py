@@ -101,3 +101,10 @@ def at_work(folder: Path) -> list[str]:
         except psutil.Error:
             continue
     return found
+
+
+def search_paths(program: Path) -> list[str]:
+    """Return where the loader looks for the libraries of ``program``, as it was linked (ELF only)."""
+    listed = subprocess.run(["readelf", "-d", program], capture_output=True, text=True, check=True).stdout
+    found = [line.partition("[")[2].rstrip("]") for line in listed.splitlines() if "PATH)" in line]
+    return [entry for text in found for entry in text.split(":")]

@@ -1,13 +1,13 @@
 """What a build is: made once, complete under its final name, movable, recorded, found again, verified."""
 
 import json
-import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from build_tree import VERSION, log_of, make_tree, set_launcher, start_build
+from build_tree import VERSION, log_of, make_tree, search_paths, set_launcher, start_build
 
 from kimi_nb.cli import main
 from kimi_nb.engine import Build, ensure_build, find_build
@@ -47,13 +47,12 @@ def test_a_build_has_every_program_and_a_record_of_each_file(tree, cache):
     for name, entry in record["files"].items():
         path = build.bin / name
         if "link" in entry:
-            assert os.readlink(path) == entry["link"]
+            assert str(path.readlink()) == entry["link"]
         else:
             assert (path.stat().st_size, sha256_file(path)) == (entry["bytes"], entry["sha256"])
     assert {"compiler", "flags", "cpu", "source", "backend"} <= set(record["parts"])
     assert record["seconds"] > 0
     assert record["jobs"] == 2
-    assert list(cache.glob("engine/work/*")) == []
     fractions = [fraction for _, fraction in said if fraction is not None]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
@@ -68,6 +67,21 @@ def test_the_programs_run_wherever_the_folder_is_moved(tree, tmp_path):
     bare = {"PATH": "/nowhere"}
     done = subprocess.run([moved / "llama-quantize"], env=bare, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"version: {VERSION}"
+
+
+def test_libraries_come_from_beside_the_program_and_never_from_the_current_folder(tree, tmp_path):
+    """An empty entry in the search path would mean the current folder; CMake's default puts one there."""
+    build, _ = build_tree(tree)
+    if sys.platform == "linux":
+        assert search_paths(build.program("llama-server")) == ["$ORIGIN"]
+    trap = tmp_path / "downloads"
+    trap.mkdir()
+    for name in ("libstdc++.so.6", "libm.so.6", "libc.so.6"):
+        (trap / name).write_bytes(b"a trap")
+    done = subprocess.run(
+        [build.program("llama-server")], cwd=trap, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"version: {VERSION}\n"), done.stderr
 
 
 def test_a_finished_build_is_found_without_any_work(tree, cache):
@@ -115,13 +129,19 @@ def test_an_edit_makes_another_build_and_compiles_only_the_edit(tree, cache):
     assert "Building CXX object CMakeFiles/llama.dir" not in log  # compiled before the edit, and kept
     assert find_build(backend="cpu", source=tree) == second
 
+    file.write_text("int main() { return 4; }\n")  # and after a build that went well
+    third, _ = build_tree(tree)
+    log = (cache / f"engine/logs/{third.bin.parent.name}.log").read_text()
+    assert log.count("Building CXX object") == 1
+    assert verify_build(first) == verify_build(second) == verify_build(third) == []
+
 
 def test_a_checkout_that_changes_during_the_build_is_refused_and_then_continues(tree):
     set_launcher(tree, f"echo '// more' >> '{tree}/include/llama.h'")
-    with pytest.raises(BuildError, match="KNB204.*changed while it was being built"):
+    with pytest.raises(BuildError, match=r"KNB204.*changed while it was being built"):
         build_tree(tree)
     set_launcher(tree, "")
-    build, said = build_tree(tree)
+    build, _ = build_tree(tree)
     assert build.version == VERSION
     assert build.manifest["continued"]
 
@@ -206,6 +226,7 @@ def test_wrong_options_are_refused_by_the_parser(options, capsys):
         ({"source": Path("/nowhere/at/all")}, "KNB204: .*there is no such folder"),
         ({"source": Path("/")}, "KNB204: .*it has no CMakeLists.txt"),
         ({"backend": "abacus"}, "KNB207: there is no backend 'abacus'"),
+        ({"jobs": 0}, "KNB207: cannot build with 0 jobs"),
         ({"cuda_arch": "sm_90"}, "KNB207: 'sm_90' is not a CUDA architecture"),
         ({"ref": "--upload-pack=x"}, "KNB205: .*is not a git ref"),
         ({"ref": "master", "source": Path("/")}, "KNB204: both a source folder and a ref"),
@@ -234,9 +255,9 @@ def test_a_persons_own_build_is_used_as_it_is(tree, tmp_path, monkeypatch, capsy
         assert (own.bin, own.backend, own.version) == (checkout / "bin", "cpu", VERSION)
         assert find_build() == own
     assert own.program("llama-server").is_file()
-    with pytest.raises(BuildError, match="KNB201: there is no program llama-bench .*your own build"):
+    with pytest.raises(BuildError, match=r"KNB201: there is no program llama-bench .*your own build"):
         own.program("llama-bench")
-    with pytest.raises(UsageError, match="KNB216: .*for cpu, and cuda is asked for"):
+    with pytest.raises(UsageError, match=r"KNB216: .*for cpu, and cuda is asked for"):
         find_build(backend="cuda")
     assert main(["build", "--verify"]) == 1
     assert "KNB200: a build of your own cannot be verified" in capsys.readouterr().err
@@ -244,14 +265,14 @@ def test_a_persons_own_build_is_used_as_it_is(tree, tmp_path, monkeypatch, capsy
     (checkout / "bin/libllama.so.0.0.1").unlink(missing_ok=True)
     (checkout / "bin/libllama.0.0.1.dylib").unlink(missing_ok=True)
     (checkout / "bin/llama-server").touch()
-    with pytest.raises(BuildError, match="KNB221: .*llama-server does not run: .*llama"):
+    with pytest.raises(BuildError, match=r"KNB221: .*llama-server does not run: .*llama"):
         ensure_build()
     monkeypatch.setenv("KIMI_NB_LLAMA_CPP", str(tmp_path))
-    with pytest.raises(BuildError, match="KNB216: .*no llama-server"):
+    with pytest.raises(BuildError, match=r"KNB216: .*no llama-server"):
         ensure_build()
 
 
 def test_a_program_that_we_do_not_build_is_named(tree):
     build, _ = build_tree(tree)
-    with pytest.raises(BuildError, match="KNB201: there is no program llama-run .*There are: llama-server"):
+    with pytest.raises(BuildError, match=r"KNB201: there is no program llama-run .*There are: llama-server"):
         build.program("llama-run")

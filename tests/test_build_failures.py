@@ -128,6 +128,12 @@ def test_short_memory_leads_to_fewer_compilers(tree, cache):
     assert shortages[-1] == "memory ran out; continuing with 1 compiler(s) at once"
 
 
+def test_ninja_itself_killed_for_memory(tree, cache):
+    set_launcher(tree, f"kill -9 $(cat {cache}/engine/work/*/running); sleep 1")
+    error = failure(tree, jobs=1)
+    assert error.id == "KNB211", error
+
+
 def test_memory_that_does_not_do_for_one_compiler(tree):
     """A real shortage: an address space of 40 MB is too small for the compiler, whatever it compiles."""
     set_launcher(tree, "ulimit -v 40000")
@@ -305,5 +311,6 @@ def test_an_old_compiler_is_named_when_it_fails(tmp_path):
 def test_what_cmake_says_is_understood(tmp_path):
     said = "-- Found it\nCMake Error at ggml/CMakeLists.txt:3 (find_package):\n  Could not find CUDAToolkit (missing:\n  CUDA_CUBLAS)\n\n-- Configuring incomplete, errors occurred!\n"
     error = explain_configure(said, tmp_path / "log", tmp_path)
+    assert error.fix.startswith("Install the toolkit's libraries too (cuBLAS is missing)")
     assert (error.id, error.why) == ("KNB210", "Could not find CUDAToolkit (missing: CUDA_CUBLAS)")
     assert explain_configure("", tmp_path / "log", tmp_path).why == "it said nothing"

@@ -22,7 +22,11 @@ from kimi_nb.chat import (
 )
 from kimi_nb.errors import UsageError, troubles
 
-HELLO = [(0, {"role": "assistant", "content": None}), (0, {"reasoning_content": "abc"}), (0, {"content": "def"})]
+HELLO = [
+    (0, {"role": "assistant", "content": None}),
+    (0, {"reasoning_content": "abc"}),
+    (0, {"content": "def"}),
+]
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 
 
@@ -35,7 +39,10 @@ def ask(*acts, kind="llama-server", model="kimi-k2.5", timeout_s=10.0, messages=
 
 
 def fail(*acts, kind="llama-server", timeout_s=10.0, **options):
-    with ScriptedEngine(list(acts), kind=kind) as scripted, Chat(scripted.engine, timeout_s=timeout_s) as chat:
+    with (
+        ScriptedEngine(list(acts), kind=kind) as scripted,
+        Chat(scripted.engine, timeout_s=timeout_s) as chat,
+    ):
         with pytest.raises(EngineError) as caught:
             chat.ask("hi", **options)
         assert len(scripted.bodies) <= 1, "a request is never repeated by itself"
@@ -44,8 +51,13 @@ def fail(*acts, kind="llama-server", timeout_s=10.0, **options):
 
 def test_events_come_in_order_and_end_with_the_reply():
     usage = {"prompt_tokens": 7, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 3}}
-    progress = {"choices": [{"index": 0, "delta": {}}], "prompt_progress": {"total": 7, "cache": 3, "processed": 5}}
-    act = say("Hello there", "let me think", usage=usage, timings={"predicted_per_second": 12.5, "cache_n": 3})
+    progress = {
+        "choices": [{"index": 0, "delta": {}}],
+        "prompt_progress": {"total": 7, "cache": 3, "processed": 5},
+    }
+    act = say(
+        "Hello there", "let me think", usage=usage, timings={"predicted_per_second": 12.5, "cache_n": 3}
+    )
     act.pieces.insert(1, (0, json.dumps(progress)))
     with ScriptedEngine([act]) as scripted, Chat(scripted.engine) as chat:
         *events, last = chat.stream("hi")
@@ -68,8 +80,16 @@ def test_events_come_in_order_and_end_with_the_reply():
 @pytest.mark.parametrize(
     ("kind", "mode", "expected"),
     [
-        ("llama-server", "thinking", {"chat_template_kwargs": {"thinking": True}, "temperature": 1.0, "top_p": 0.95, "min_p": 0.01}),
-        ("llama-server", "instant", {"chat_template_kwargs": {"thinking": False}, "temperature": 0.6, "top_p": 0.95, "min_p": 0.01}),
+        (
+            "llama-server",
+            "thinking",
+            {"chat_template_kwargs": {"thinking": True}, "temperature": 1.0, "top_p": 0.95, "min_p": 0.01},
+        ),
+        (
+            "llama-server",
+            "instant",
+            {"chat_template_kwargs": {"thinking": False}, "temperature": 0.6, "top_p": 0.95, "min_p": 0.01},
+        ),
         ("vllm", "thinking", {"chat_template_kwargs": {"thinking": True}, "temperature": 1.0, "top_p": 0.95}),
         ("vllm", "instant", {"chat_template_kwargs": {"thinking": False}, "temperature": 0.6, "top_p": 0.95}),
         ("moonshot", "thinking", {"thinking": {"type": "enabled"}}),
@@ -100,11 +120,15 @@ def test_a_given_temperature_wins_and_reaches_moonshot_too():
 
 @pytest.mark.parametrize(
     ("model", "mode"),
-    [("kimi-k2-thinking", "instant"), ("moonshotai/Kimi-K2.7-Code", "instant"), ("kimi-k2-instruct", "thinking")],
+    [
+        ("kimi-k2-thinking", "instant"),
+        ("moonshotai/Kimi-K2.7-Code", "instant"),
+        ("kimi-k2-instruct", "thinking"),
+    ],
 )
 def test_a_mode_the_model_lacks_is_refused_before_anything_is_sent(model, mode):
     with ScriptedEngine([say("ok")]) as scripted, Chat(replace(scripted.engine, model=model)) as chat:
-        with pytest.raises(UsageError, match="KNB392.*has no mode"):
+        with pytest.raises(UsageError, match=r"KNB392.*has no mode"):
             chat.stream("hi", mode=mode)
         assert scripted.requests == []
 
@@ -136,10 +160,20 @@ def test_extra_body_adds_to_our_template_switch_and_does_not_replace_it():
 
 
 def test_reasoning_is_read_under_both_names_and_sent_back_under_both_to_vllm():
-    act = Act([(0, {"reasoning": "new", "reasoning_content": "new"}), (0, {"reasoning": " name"}), (0, {"content": "x"})])
+    act = Act(
+        [
+            (0, {"reasoning": "new", "reasoning_content": "new"}),
+            (0, {"reasoning": " name"}),
+            (0, {"content": "x"}),
+        ]
+    )
     reply, _ = ask(act, kind="vllm")
     assert reply.reasoning == "new name"
-    history = [{"role": "user", "content": "hi"}, assistant_message(reply), {"role": "user", "content": "and?"}]
+    history = [
+        {"role": "user", "content": "hi"},
+        assistant_message(reply),
+        {"role": "user", "content": "and?"},
+    ]
     assert history[1] == {"role": "assistant", "content": "x", "reasoning_content": "new name"}
     _, body = ask(say("ok"), kind="vllm", messages=history)
     assert body["messages"][1]["reasoning"] == "new name" == body["messages"][1]["reasoning_content"]
@@ -148,9 +182,13 @@ def test_reasoning_is_read_under_both_names_and_sent_back_under_both_to_vllm():
 
 
 def test_tool_calls_arrive_in_pieces_and_whole():
-    with ScriptedEngine([say("", "hm", [("functions.a:0", "a", '{"x": 1}'), ("functions.b:1", "b", "{}")])]) as scripted:
-        with Chat(scripted.engine) as chat:
-            *events, done = chat.stream("hi")
+    with (
+        ScriptedEngine(
+            [say("", "hm", [("functions.a:0", "a", '{"x": 1}'), ("functions.b:1", "b", "{}")])]
+        ) as scripted,
+        Chat(scripted.engine) as chat,
+    ):
+        *events, done = chat.stream("hi")
     pieces = [event for event in events if isinstance(event, ToolCallDelta)]
     assert [piece.index for piece in pieces] == [0, 0, 1, 1]
     assert [(call.id, call.name, call.arguments) for call in done.reply.tool_calls] == [
@@ -162,15 +200,31 @@ def test_tool_calls_arrive_in_pieces_and_whole():
 
 def test_calls_that_all_carry_the_same_index_stay_apart():
     def piece(id_, name, arguments):
-        return (0, {"tool_calls": [{"index": 0, "id": id_, "function": {"name": name, "arguments": arguments}}]})
+        return (
+            0,
+            {"tool_calls": [{"index": 0, "id": id_, "function": {"name": name, "arguments": arguments}}]},
+        )
 
-    reply, _ = ask(Act([piece("1", "a", "{}"), piece("2", "b", '{"y"'), piece(None, None, ": 2}")], finish="tool_calls"))
+    reply, _ = ask(
+        Act([piece("1", "a", "{}"), piece("2", "b", '{"y"'), piece(None, None, ": 2}")], finish="tool_calls")
+    )
     assert [(call.name, call.arguments) for call in reply.tool_calls] == [("a", "{}"), ("b", '{"y": 2}')]
 
 
 def test_moonshot_usage_inside_the_choice_is_counted():
-    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": {"prompt_tokens": 3, "completion_tokens": 2}}]}
-    reply, _ = ask(Act([(0, {"content": "hi"}), (0, json.dumps(last))], finish=None, usage=None), kind="moonshot")
+    last = {
+        "choices": [
+            {
+                "index": 0,
+                "delta": {},
+                "finish_reason": "stop",
+                "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+            }
+        ]
+    }
+    reply, _ = ask(
+        Act([(0, {"content": "hi"}), (0, json.dumps(last))], finish=None, usage=None), kind="moonshot"
+    )
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (3, 2)
 
 
@@ -188,7 +242,10 @@ def error(status, message, **more):
             "900 tokens, and the engine holds 512 for each slot .* 388 tokens too long",
         ),
         (
-            error(400, "This model's maximum context length is 131072 tokens. However, you requested 140000 tokens"),
+            error(
+                400,
+                "This model's maximum context length is 131072 tokens. However, you requested 140000 tokens",
+            ),
             "KNB604",
             "140000 tokens, and the engine holds 131072",
         ),
@@ -197,14 +254,25 @@ def error(status, message, **more):
             "KNB604",
             "300000 tokens, and the engine holds 262144",
         ),
-        (error(500, "The model produced output that does not match the expected peg-native format"), "KNB608", "--special"),
+        (
+            error(500, "The model produced output that does not match the expected peg-native format"),
+            "KNB608",
+            "--special",
+        ),
         (error(400, "invalid temperature: only 1 is allowed for this model"), "KNB611", "Leave temperature"),
         (
-            error(400, "thinking is enabled but reasoning_content is missing in assistant tool call message at index 2"),
+            error(
+                400,
+                "thinking is enabled but reasoning_content is missing in assistant tool call message at index 2",
+            ),
             "KNB612",
             "tool_loop",
         ),
-        (error(400, '"auto" tool choice requires --enable-auto-tool-choice'), "KNB605", "--tool-call-parser kimi_k2"),
+        (
+            error(400, '"auto" tool choice requires --enable-auto-tool-choice'),
+            "KNB605",
+            "--tool-call-parser kimi_k2",
+        ),
         (error(400, "max_tokens must not be negative"), "KNB605", "max_tokens must not be negative"),
         (error(500, "[json.exception.parse_error.101] parse error"), "KNB606", "once and is not repeated"),
         (error(429, "rate limit"), "KNB614", "at its limit"),
@@ -232,7 +300,18 @@ def test_refusals_say_what_why_and_what_to_do(act, id_, words):
         (Act(HELLO, cut=True), "KNB607"),
         (Act(HELLO, finish=None, usage=None, done=False), "KNB607"),
         (Act(HELLO, finish=None, usage=None), "KNB607"),
-        (Act([*HELLO, (0, '{"error": {"code": 500, "message": "does not match the expected peg-native format"}}')]), "KNB608"),
+        (
+            Act(
+                [
+                    *HELLO,
+                    (
+                        0,
+                        '{"error": {"code": 500, "message": "does not match the expected peg-native format"}}',
+                    ),
+                ]
+            ),
+            "KNB608",
+        ),
         (Act([*HELLO, (0, '{"error": {"code": 500, "message": "something else"}}')]), "KNB607"),
         (Act([*HELLO, (0, "{not json")]), "KNB615"),
         (Act([*HELLO, (0, b"data: \xff\xfe\n\n")]), "KNB615"),
@@ -261,9 +340,9 @@ def test_no_engine_at_all():
     from kimi_nb.engine import Engine
 
     for url in ("http://127.0.0.1:1/v1", "127.0.0.1:80", "ftp://127.0.0.1/v1"):
-        with Chat(Engine(kind="llama-server", base_url=url, api_key="k", model="m")) as chat:
-            with pytest.raises(EngineError, match="KNB601: cannot reach llama-server at"):
-                chat.ask("hi")
+        engine = Engine(kind="llama-server", base_url=url, api_key="k", model="m")
+        with Chat(engine) as chat, pytest.raises(EngineError, match="KNB601: cannot reach llama-server at"):
+            chat.ask("hi")
 
 
 def test_a_wrong_key_is_told_and_not_shown():
@@ -283,9 +362,13 @@ def test_an_engine_that_repeats_our_key_does_not_get_it_into_the_message():
 def test_a_name_and_password_in_the_address_are_not_shown():
     from kimi_nb.engine import Engine
 
-    with Chat(Engine(kind="vllm", base_url="http://me:hunter2@127.0.0.1:1/v1", api_key="k", model="m")) as chat:
-        with pytest.raises(EngineError) as caught:
-            chat.ask("hi")
+    with (
+        Chat(
+            Engine(kind="vllm", base_url="http://me:hunter2@127.0.0.1:1/v1", api_key="k", model="m")
+        ) as chat,
+        pytest.raises(EngineError) as caught,
+    ):
+        chat.ask("hi")
     assert "hunter2" not in str(caught.value)
 
 
@@ -337,7 +420,9 @@ def test_the_environment_of_the_openai_package_changes_nothing(monkeypatch):
         assert "canary" not in json.dumps(scripted.requests[0]["headers"])
 
 
-@pytest.mark.parametrize("messages", ["", [], [{"role": "robot", "content": "x"}], [{"content": "x"}], ["x"], [None]])
+@pytest.mark.parametrize(
+    "messages", ["", [], [{"role": "robot", "content": "x"}], [{"content": "x"}], ["x"], [None]]
+)
 def test_a_malformed_conversation_is_refused_before_anything_is_sent(messages):
     with ScriptedEngine([say("ok")]) as scripted, Chat(scripted.engine) as chat:
         if messages == "":
@@ -348,14 +433,27 @@ def test_a_malformed_conversation_is_refused_before_anything_is_sent(messages):
         assert scripted.requests == []
 
 
+@pytest.mark.parametrize("content", ["half \ud800 of one", object()])
+def test_what_json_cannot_hold_is_refused(content):
+    with ScriptedEngine([say("ok")]) as scripted, Chat(scripted.engine) as chat:
+        with pytest.raises(UsageError, match="KNB622"):
+            chat.ask([{"role": "user", "content": content}])
+        assert scripted.bodies == []
+
+
+def test_halves_of_characters_are_joined_or_replaced():
+    act = Act([(0, {"content": "\ud83d"}), (0, {"content": "\ude00 and \ud83d alone"})])
+    assert ask(act)[0].content == "\U0001f600 and \ufffd alone"
+
+
 def test_an_unknown_kind_and_a_foolish_timeout_are_refused():
     from kimi_nb.engine import Engine
 
     with pytest.raises(UsageError, match="KNB622"):
         Chat(Engine(kind="vllm", base_url="http://127.0.0.1:1/v1", api_key="k", model="m"), timeout_s=0)
-    with Chat(Engine(kind="ollama", base_url="http://127.0.0.1:1/v1", api_key="k", model="m")) as chat:
-        with pytest.raises(UsageError, match="KNB394.*ollama"):
-            chat.stream("hi")
+    engine = Engine(kind="ollama", base_url="http://127.0.0.1:1/v1", api_key="k", model="m")
+    with Chat(engine) as chat, pytest.raises(UsageError, match=r"KNB394.*ollama"):
+        chat.stream("hi")
 
 
 @pytest.mark.parametrize(
@@ -364,7 +462,12 @@ def test_an_unknown_kind_and_a_foolish_timeout_are_refused():
         (say("", "long thoughts", finish="length"), "thinking", "KNB610", "max_tokens"),
         (say("", "thoughts"), "thinking", "KNB610", "ask it to answer"),
         (say("ok", "thoughts"), "instant", "KNB616", "thinking"),
-        (say('<|tool_call_begin|>functions.a:0<|tool_call_argument_begin|>{}'), "thinking", "KNB617", "declare"),
+        (
+            say("<|tool_call_begin|>functions.a:0<|tool_call_argument_begin|>{}"),
+            "thinking",
+            "KNB617",
+            "declare",
+        ),
         (say("hello<|im_end|>"), "thinking", "KNB618", "--special"),
         (say("<think>well</think>hello"), "thinking", "KNB619", "--reasoning-parser kimi_k2"),
     ],

@@ -55,7 +55,11 @@ def test_too_little_to_measure_gives_no_speed_rather_than_a_wrong_one(tokens):
 
 
 def test_the_first_chunks_without_a_token_do_not_stop_the_clock():
-    pieces = [(0, {"role": "assistant", "content": None}), (0, {"content": ""}), (0.2, {"reasoning_content": "a"})]
+    pieces = [
+        (0, {"role": "assistant", "content": None}),
+        (0, {"content": ""}),
+        (0.2, {"reasoning_content": "a"}),
+    ]
     with ScriptedEngine([Act([*pieces, (0.1, {"content": "b"})])]) as scripted, Chat(scripted.engine) as chat:
         reading = chat.ask("hi").meter
     assert reading.ttft_s >= 0.2
@@ -64,7 +68,11 @@ def test_the_first_chunks_without_a_token_do_not_stop_the_clock():
 
 def test_the_meter_agrees_with_a_server_of_known_timing():
     """Within 2 ms, side by side on one clock; the best of several runs, since the machine may be busy elsewhere."""
-    pieces = [(0, {"role": "assistant"}), (0.05, {"reasoning_content": "a"}), *[(0.01, {"content": "b"})] * 20]
+    pieces = [
+        (0, {"role": "assistant"}),
+        (0.05, {"reasoning_content": "a"}),
+        *[(0.01, {"content": "b"})] * 20,
+    ]
     usage = {"prompt_tokens": 1, "completion_tokens": 21}
     worst = []
     with ScriptedEngine([Act(pieces, usage=usage)]) as scripted, Chat(scripted.engine) as chat:

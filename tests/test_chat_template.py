@@ -37,7 +37,8 @@ def answer(text, reasoning=None):
 
 def calls(*named, content="", reasoning=None):
     tool_calls = [
-        {"id": id_, "type": "function", "function": {"name": id_[10:-2], "arguments": arguments}} for id_, arguments in named
+        {"id": id_, "type": "function", "function": {"name": id_[10:-2], "arguments": arguments}}
+        for id_, arguments in named
     ]
     return {**answer(content, reasoning), "tool_calls": tool_calls}
 
@@ -72,19 +73,27 @@ CASES = {
         f"{SYSTEM}<|im_user|>user<|im_middle|>  a\n\n{{{{ b }}}} <b>&amp;</b>\t'c' \n<|im_end|>{THINK}",
     ),
     "text parts are joined as they are": (
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]}]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]}
+            ]
+        },
         f"{SYSTEM}<|im_user|>user<|im_middle|>a b<|im_end|>{THINK}",
     ),
     "reasoning of finished answers is dropped": (
         {"messages": [user("1"), answer("one", "hm"), user("2"), answer("two", "hm hm"), user("3")]},
-        f"{SYSTEM}<|im_user|>user<|im_middle|>1<|im_end|><|im_assistant|>assistant<|im_middle|><think></think>one<|im_end|>"
-        "<|im_user|>user<|im_middle|>2<|im_end|><|im_assistant|>assistant<|im_middle|><think></think>two<|im_end|>"
-        f"<|im_user|>user<|im_middle|>3<|im_end|>{THINK}",
+        (
+            f"{SYSTEM}<|im_user|>user<|im_middle|>1<|im_end|><|im_assistant|>assistant<|im_middle|><think></think>one<|im_end|>"
+            "<|im_user|>user<|im_middle|>2<|im_end|><|im_assistant|>assistant<|im_middle|><think></think>two<|im_end|>"
+            f"<|im_user|>user<|im_middle|>3<|im_end|>{THINK}"
+        ),
     ),
     "tools as JSON": (
         {"messages": [user("Hi")], "tools": [WEATHER]},
-        f"<|im_system|>tool_declare<|im_middle|>{WEATHER_JSON}<|im_end|>{SYSTEM}"
-        f"<|im_user|>user<|im_middle|>Hi<|im_end|>{THINK}",
+        (
+            f"<|im_system|>tool_declare<|im_middle|>{WEATHER_JSON}<|im_end|>{SYSTEM}"
+            f"<|im_user|>user<|im_middle|>Hi<|im_end|>{THINK}"
+        ),
     ),
     "tools as TypeScript": (
         {"messages": [user("Hi")], "tools": [WEATHER], "tools_ts_str": TS},
@@ -100,11 +109,13 @@ CASES = {
             "tools": [WEATHER],
             "tools_ts_str": TS,
         },
-        f"<|im_system|>tool_declare<|im_middle|>{TS}<|im_end|>{SYSTEM}<|im_user|>user<|im_middle|>Weather?<|im_end|>"
-        "<|im_assistant|>assistant<|im_middle|><think>I ask.</think><|tool_calls_section_begin|><|tool_call_begin|>"
-        'functions.get_weather:0<|tool_call_argument_begin|>{"city":"Rome"}<|tool_call_end|><|tool_calls_section_end|>'
-        '<|im_end|><|im_system|>tool<|im_middle|>## Return of functions.get_weather:0\n{"sky":"clear"}<|im_end|>'
-        f"{THINK}",
+        (
+            f"<|im_system|>tool_declare<|im_middle|>{TS}<|im_end|>{SYSTEM}<|im_user|>user<|im_middle|>Weather?<|im_end|>"
+            "<|im_assistant|>assistant<|im_middle|><think>I ask.</think><|tool_calls_section_begin|><|tool_call_begin|>"
+            'functions.get_weather:0<|tool_call_argument_begin|>{"city":"Rome"}<|tool_call_end|><|tool_calls_section_end|>'
+            '<|im_end|><|im_system|>tool<|im_middle|>## Return of functions.get_weather:0\n{"sky":"clear"}<|im_end|>'
+            f"{THINK}"
+        ),
     ),
     "instant mode drops the reasoning of the round too": (
         {
@@ -115,25 +126,34 @@ CASES = {
             ],
             "thinking": False,
         },
-        f"{SYSTEM}<|im_user|>user<|im_middle|>Weather?<|im_end|><|im_assistant|>assistant<|im_middle|><think></think>"
-        "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{}"
-        "<|tool_call_end|><|tool_calls_section_end|><|im_end|><|im_system|>tool<|im_middle|>"
-        f"## Return of functions.get_weather:0\nclear<|im_end|>{INSTANT}",
+        (
+            f"{SYSTEM}<|im_user|>user<|im_middle|>Weather?<|im_end|><|im_assistant|>assistant<|im_middle|><think></think>"
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{}"
+            "<|tool_call_end|><|tool_calls_section_end|><|im_end|><|im_system|>tool<|im_middle|>"
+            f"## Return of functions.get_weather:0\nclear<|im_end|>{INSTANT}"
+        ),
     ),
     "parallel calls, text before them, and a result that names its tool": (
         {
             "messages": [
                 user("Both?"),
-                calls(("functions.f:0", '{"a":1.0}'), ("functions.g:1", '{"b": [1, 2]}'), content="Looking.", reasoning="r"),
+                calls(
+                    ("functions.f:0", '{"a":1.0}'),
+                    ("functions.g:1", '{"b": [1, 2]}'),
+                    content="Looking.",
+                    reasoning="r",
+                ),
                 result("functions.f:0", "x"),
                 result("functions.g:1", "y", name="g"),
             ]
         },
-        f"{SYSTEM}<|im_user|>user<|im_middle|>Both?<|im_end|><|im_assistant|>assistant<|im_middle|><think>r</think>Looking."
-        '<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{"a":1.0}<|tool_call_end|>'
-        '<|tool_call_begin|>functions.g:1<|tool_call_argument_begin|>{"b": [1, 2]}<|tool_call_end|>'
-        "<|tool_calls_section_end|><|im_end|><|im_system|>tool<|im_middle|>## Return of functions.f:0\nx<|im_end|>"
-        f"<|im_system|>g<|im_middle|>## Return of functions.g:1\ny<|im_end|>{THINK}",
+        (
+            f"{SYSTEM}<|im_user|>user<|im_middle|>Both?<|im_end|><|im_assistant|>assistant<|im_middle|><think>r</think>Looking."
+            '<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{"a":1.0}<|tool_call_end|>'
+            '<|tool_call_begin|>functions.g:1<|tool_call_argument_begin|>{"b": [1, 2]}<|tool_call_end|>'
+            "<|tool_calls_section_end|><|im_end|><|im_system|>tool<|im_middle|>## Return of functions.f:0\nx<|im_end|>"
+            f"<|im_system|>g<|im_middle|>## Return of functions.g:1\ny<|im_end|>{THINK}"
+        ),
     ),
     "two rounds, then a finished answer, then a new round": (
         {
@@ -149,30 +169,48 @@ CASES = {
                 result("functions.f:2", "z"),
             ]
         },
-        f"{SYSTEM}<|im_user|>user<|im_middle|>1<|im_end|><|im_assistant|>assistant<|im_middle|><think></think>"
-        "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|>"
-        "<|tool_calls_section_end|><|im_end|><|im_system|>tool<|im_middle|>## Return of functions.f:0\nx<|im_end|>"
-        "<|im_assistant|>assistant<|im_middle|><think></think>"
-        "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:1<|tool_call_argument_begin|>{}<|tool_call_end|>"
-        "<|tool_calls_section_end|><|im_end|><|im_system|>tool<|im_middle|>## Return of functions.f:1\ny<|im_end|>"
-        "<|im_assistant|>assistant<|im_middle|><think></think>done<|im_end|><|im_user|>user<|im_middle|>2<|im_end|>"
-        "<|im_assistant|>assistant<|im_middle|><think>d</think>"
-        "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:2<|tool_call_argument_begin|>{}<|tool_call_end|>"
-        f"<|tool_calls_section_end|><|im_end|><|im_system|>tool<|im_middle|>## Return of functions.f:2\nz<|im_end|>{THINK}",
+        (
+            f"{SYSTEM}<|im_user|>user<|im_middle|>1<|im_end|><|im_assistant|>assistant<|im_middle|><think></think>"
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|>"
+            "<|tool_calls_section_end|><|im_end|><|im_system|>tool<|im_middle|>## Return of functions.f:0\nx<|im_end|>"
+            "<|im_assistant|>assistant<|im_middle|><think></think>"
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:1<|tool_call_argument_begin|>{}<|tool_call_end|>"
+            "<|tool_calls_section_end|><|im_end|><|im_system|>tool<|im_middle|>## Return of functions.f:1\ny<|im_end|>"
+            "<|im_assistant|>assistant<|im_middle|><think></think>done<|im_end|><|im_user|>user<|im_middle|>2<|im_end|>"
+            "<|im_assistant|>assistant<|im_middle|><think>d</think>"
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:2<|tool_call_argument_begin|>{}<|tool_call_end|>"
+            f"<|tool_calls_section_end|><|im_end|><|im_system|>tool<|im_middle|>## Return of functions.f:2\nz<|im_end|>{THINK}"
+        ),
     ),
     "a call whose content is null": (
-        {"messages": [user("1"), {**calls(("functions.f:0", "{}")), "content": None}, result("functions.f:0", "x")]},
-        f"{SYSTEM}<|im_user|>user<|im_middle|>1<|im_end|><|im_assistant|>assistant<|im_middle|><think></think>"
-        "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|>"
-        "<|tool_calls_section_end|><|im_end|><|im_system|>tool<|im_middle|>## Return of functions.f:0\nx<|im_end|>"
-        f"{THINK}",
+        {
+            "messages": [
+                user("1"),
+                {**calls(("functions.f:0", "{}")), "content": None},
+                result("functions.f:0", "x"),
+            ]
+        },
+        (
+            f"{SYSTEM}<|im_user|>user<|im_middle|>1<|im_end|><|im_assistant|>assistant<|im_middle|><think></think>"
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|>"
+            "<|tool_calls_section_end|><|im_end|><|im_system|>tool<|im_middle|>## Return of functions.f:0\nx<|im_end|>"
+            f"{THINK}"
+        ),
     ),
     "numbers in arguments keep all their digits": (
-        {"messages": [user("1"), calls(("functions.f:0", '{"x":3.14159265358979,"n":12345678.5}')), result("functions.f:0", "x")]},
-        f"{SYSTEM}<|im_user|>user<|im_middle|>1<|im_end|><|im_assistant|>assistant<|im_middle|><think></think>"
-        "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>"
-        '{"x":3.14159265358979,"n":12345678.5}<|tool_call_end|><|tool_calls_section_end|><|im_end|>'
-        f"<|im_system|>tool<|im_middle|>## Return of functions.f:0\nx<|im_end|>{THINK}",
+        {
+            "messages": [
+                user("1"),
+                calls(("functions.f:0", '{"x":3.14159265358979,"n":12345678.5}')),
+                result("functions.f:0", "x"),
+            ]
+        },
+        (
+            f"{SYSTEM}<|im_user|>user<|im_middle|>1<|im_end|><|im_assistant|>assistant<|im_middle|><think></think>"
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>"
+            '{"x":3.14159265358979,"n":12345678.5}<|tool_call_end|><|tool_calls_section_end|><|im_end|>'
+            f"<|im_system|>tool<|im_middle|>## Return of functions.f:0\nx<|im_end|>{THINK}"
+        ),
     ),
 }
 
@@ -245,8 +283,12 @@ def test_no_messages_at_all_still_makes_a_prompt():
 
 def test_arguments_given_as_an_object_are_written_compactly():
     given = calls(("functions.f:0", {"b": "é <", "a": [1, None]}))
-    assert '<|tool_call_argument_begin|>{"b":"é <","a":[1,null]}<|tool_call_end|>' in prompt.render([user("1"), given])
-    assert given["tool_calls"][0]["function"]["arguments"] == {"b": "é <", "a": [1, None]}, "the caller's data changed"
+    assert '<|tool_call_argument_begin|>{"b":"é <","a":[1,null]}<|tool_call_end|>' in prompt.render(
+        [user("1"), given]
+    )
+    assert given["tool_calls"][0]["function"]["arguments"] == {"b": "é <", "a": [1, None]}, (
+        "the caller's data changed"
+    )
 
 
 def test_special_tokens_stand_where_kimi_has_them():
@@ -266,7 +308,9 @@ def test_special_tokens_stand_where_kimi_has_them():
 def test_every_marker_of_the_template_is_a_special_token():
     markers = [getattr(prompt, name) for name in prompt.__all__ if name.isupper()]
     template = prompt.chat_template()
-    for marker in (text for text in markers if isinstance(text, str) and text.startswith("<") and "\n" not in text):
+    for marker in (
+        text for text in markers if isinstance(text, str) and text.startswith("<") and "\n" not in text
+    ):
         assert marker in prompt.special_tokens()
         assert marker in template
     assert prompt.DEFAULT_SYSTEM in template

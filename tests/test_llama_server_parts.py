@@ -358,6 +358,7 @@ def said(code: int, *lines: str, out_of_memory: str = "unknown") -> ServerError:
             ],
             "unexpected end",
         ),
+        ("KNB516", ["error: the supplied chat template is not supported: {% if %}"], "{% if %}"),
         (
             "KNB517",
             ["0.00.014.570 E srv    load_model: failed to load multimodal model, '/x/mmproj.gguf'"],
@@ -490,7 +491,7 @@ def test_a_key_is_kept_for_its_owner_only_and_old_ones_go(tmp_path, monkeypatch)
     (tmp_path / "run" / f"serve-{dead.pid}.key").write_text("old")
     (tmp_path / "run" / f"serve-{os.getppid()}.key").write_text("of a living one")
     path = keep_key("the-key")
-    assert path.read_text() == "the-key\n"
+    assert path.read_text() == "the-key"
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert {p.name for p in path.parent.iterdir()} == {path.name, f"serve-{os.getppid()}.key"}

@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -474,25 +475,35 @@ def test_spinning_disks_are_told_from_virtual_ones_that_only_say_so(tmp_path, pl
     assert read_disk(tmp_path / "models", root)[0].rotational is told
 
 
-def test_a_folder_of_someone_elses(tmp_path):
-    """Root may write anywhere, so the question is asked as nobody."""
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o755)
-    tmp_path.chmod(0o755)
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_folder_of_someone_elses(mode):
+    """Root may write anywhere, so the question is asked as nobody; the second may not even be entered."""
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom kimi_nb.machine.disk import read_disk\n"
         "if os.geteuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         "disk, notes = read_disk(Path(sys.argv[1]))\nprint(disk.writable, *[note.id for note in notes])\n"
     )
-    if os.geteuid() != 0:
-        locked.chmod(0o555)
-    for parent in tmp_path.parents:
-        if parent.owner() == "root" and str(parent).startswith("/tmp/pytest"):
-            parent.chmod(parent.stat().st_mode | 0o055)
-    done = subprocess.run(
-        [sys.executable, "-c", code, locked / "new"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["False", "KNB115"]
+    with tempfile.TemporaryDirectory() as folder:
+        locked = Path(folder, "locked")
+        locked.mkdir()
+        Path(folder).chmod(0o755)
+        locked.chmod(mode)
+        done = subprocess.run(
+            [sys.executable, "-c", code, locked / "a/b"], capture_output=True, text=True, check=False
+        )
+        locked.chmod(0o755)
+    assert done.stdout.split() == ["False", "KNB115"], done.stderr
+
+
+def test_a_file_system_that_does_not_answer(tmp_path, monkeypatch):
+    def stale(_):
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(os, "statvfs", stale)
+    disk, notes = read_disk(tmp_path)
+    assert disk is None
+    assert [note.id for note in notes] == ["KNB115"]
+    assert "Stale file handle" in notes[0].why
 
 
 def test_a_file_in_the_way_is_not_a_place_to_write(tmp_path):

@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the functions bear NVML's own names
 """NVIDIA GPUs: a module that speaks NVML's names and raises its real errors, and a real library that pynvml loads."""
 
 import os
@@ -84,7 +85,7 @@ class Nvml:
         return [1, 1]
 
     def on_nvmlDeviceGetMaxMigDeviceCount(self, card):
-        return 7
+        return 7 if card.slices is not None else 0
 
     def on_nvmlDeviceGetMigDeviceHandleByIndex(self, card, index):
         if index >= len(card.slices):

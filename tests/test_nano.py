@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -94,8 +95,16 @@ def test_the_header_holds_the_vocabulary(header):
     assert value(header, "tokenizer.ggml.merges") == [f"{left} {right}" for left, right in vocab.merges]
     types = value(header, "tokenizer.ggml.token_type")
     assert set(types[: vocab.first_special]) == {int(gguf.TokenType.NORMAL)}
-    assert set(types[vocab.first_special :]) == {int(gguf.TokenType.CONTROL)}, "as llama.cpp's converter types them"
-    for role, token in (("bos", "[BOS]"), ("eos", "[EOS]"), ("eot", "<|im_end|>"), ("unknown", "[UNK]"), ("padding", "[PAD]")):
+    assert set(types[vocab.first_special :]) == {int(gguf.TokenType.CONTROL)}, (
+        "as llama.cpp's converter types them"
+    )
+    for role, token in (
+        ("bos", "[BOS]"),
+        ("eos", "[EOS]"),
+        ("eot", "<|im_end|>"),
+        ("unknown", "[UNK]"),
+        ("padding", "[PAD]"),
+    ):
         assert value(header, f"tokenizer.ggml.{role}_token_id") == vocab.id(token)
 
 
@@ -110,7 +119,9 @@ def test_the_same_call_gives_the_same_bytes(tmp_path):
     first, second = make_nano(tmp_path / "a"), make_nano(tmp_path / "b")
     assert sha256_file(first) == sha256_file(second)
     assert sha256_file(make_nano(tmp_path / "c", seed=1)) != sha256_file(first)
-    assert sorted(path.name for path in first.parent.iterdir()) == ["nano.gguf"], "nothing else is left behind"
+    assert sorted(path.name for path in first.parent.iterdir()) == ["nano.gguf"], (
+        "nothing else is left behind"
+    )
 
 
 @pytest.mark.parametrize("encoding", ["F32", "F16", "Q8_0"])
@@ -131,7 +142,10 @@ def test_written_weights_read_back(tensors, tmp_path, encoding):
     [
         (lambda given: given.pop("output.weight"), "output.weight is missing"),
         (lambda given: given.update(extra=np.zeros(3, np.float32)), "extra is not part of the shape"),
-        (lambda given: given.update({"output_norm.weight": np.ones(7, np.float32)}), r"is \(7,\), not \(256,\)"),
+        (
+            lambda given: given.update({"output_norm.weight": np.ones(7, np.float32)}),
+            r"is \(7,\), not \(256,\)",
+        ),
         (lambda given: given.update({"output_norm.weight": np.full(256, np.nan, np.float32)}), "not finite"),
     ],
 )
@@ -166,7 +180,9 @@ def test_a_full_disk_is_one_clear_line(tensors, tmp_path):
         "try: make_nano(Path(sys.argv[1]))\n"
         "except ModelFileError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "out"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "out"], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.startswith("KNB380: cannot write"), done.stderr
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -205,7 +221,11 @@ def test_a_damaged_cache_is_made_again(cache, damage):
 def test_two_processes_at_once_get_the_same_whole_file(cache):
     code = "from kimi_nb.nano import nano_path; from kimi_nb.files import sha256_file; print(sha256_file(nano_path()))"
     both = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, "KIMI_NB_CACHE": str(cache)})
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "KIMI_NB_CACHE": str(cache)},
+        )
         for _ in range(2)
     ]
     said = [process.communicate(timeout=120)[0].decode().strip() for process in both]
@@ -243,9 +263,9 @@ def test_the_command_makes_it(cache, capsys):
     assert said["parameters"] == SHAPE.n_params
     [file] = said["files"]
     assert said["path"] == file["path"] == str(nano_path())
-    with open(file["path"], "rb") as made:
-        assert file["sha256"] == hashlib.file_digest(made, "sha256").hexdigest()
-    assert file["size_bytes"] == os.path.getsize(file["path"])
+    made = Path(file["path"])
+    assert file["sha256"] == hashlib.sha256(made.read_bytes()).hexdigest()
+    assert file["size_bytes"] == made.stat().st_size
     assert cli.main(["nano", "make"]) == 0
     assert file["sha256"] in capsys.readouterr().out
 
@@ -277,5 +297,7 @@ def test_importing_nano_loads_nothing_heavy():
         "import sys, kimi_nb.nano, kimi_nb.nano.make, kimi_nb.nano.vocab, kimi_nb.model.prompt, kimi_nb.commands.nano\n"
         "print([name for name in ('numpy', 'gguf', 'jinja2', 'filelock', 'llama_cpp') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "[]"

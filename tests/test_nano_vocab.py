@@ -1,5 +1,7 @@
 """nano's vocabulary: our encoder gives llama.cpp's tokens, and names are spelt the same wherever they stand."""
 
+# ruff: noqa: RUF001 - look-alike characters are what a tokeniser has to tell apart
+
 import json
 import random
 import subprocess
@@ -27,7 +29,7 @@ TEXTS = [
     "1 12 123 1234 12345678901 3.14159 1,000,000 2026-01-27T10:00:00Z ½ ² Ⅳ ٣٤٥ 一二三",
     '{"city":"Rome","days":3,"nested":{"list":[1,2.5,null,true]},"quote":"a \\"b\\" \\n"}',
     "def main(args: list[str]) -> int:\n    return sum(x ** 2 for x in args)  # comment\n",
-    "type get_weather = (_: {\n  // Name\n  city: string,\n  unit?: \"celsius\" | \"fahrenheit\"\n}) => any;",
+    'type get_weather = (_: {\n  // Name\n  city: string,\n  unit?: "celsius" | "fahrenheit"\n}) => any;',
     "llama-server --model ./models/UD-TQ1_0/Kimi-K2.5-UD-TQ1_0-00001-of-00005.gguf --ctx-size 98304 -ot exps=CPU",
     "你好，世界！我是 nano，一个小模型。今天北京的天气怎么样？Kimi模型K2.5版本",
     "مرحبا! أنا نموذج صغير. كم درجة الحرارة في القاهرة؟ شكراً جزيلاً، مع السلامة ١٢٣",
@@ -40,8 +42,10 @@ TEXTS = [
     "𠀀𪜀丽豈㐀 rare han, unassigned \U000e0fff and private \ue000",
     "İstanbul ſ K ẞ ŉ ǆ 'ſ 'S x'İ don'T we'LL",
     "<|im_user|>user<|im_middle|>Hi<|im_end|><|im_assistant|>assistant<|im_middle|><think>hm</think>Ho<|im_end|>",
-    '<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{"a":1}'
-    "<|tool_call_end|><|tool_calls_section_end|>",
+    (
+        '<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{"a":1}'
+        "<|tool_call_end|><|tool_calls_section_end|>"
+    ),
     "broken <|im_end| > <|im_ end|> <|im_end|><|im_end|> <think><think></think > [BOS][EOS] [PAD] x[UNK]y [EOT]",
     "<|<|im_end|>|> <|tool_call_begin|> <|media_begin|>image<|media_content|><|media_pad|><|media_end|>\n",
     "<|reserved_token_163589|> <|reserved_token_1|> <|start_header_id|>",
@@ -120,7 +124,14 @@ def test_a_name_is_spelt_the_same_wherever_it_stands():
     vocab = vocabulary()
     for name in ("Rome", "brenlith", "Reykjavik", "the", "theremin", "weather", "القاهرة", "北京"):
         alone = vocab.encode(name)
-        for before, after in ((" ", "?"), ('{"city":"', '"}'), ("\n", "\n"), ("in ", ", "), ("/", "."), ("_", ":")):
+        for before, after in (
+            (" ", "?"),
+            ('{"city":"', '"}'),
+            ("\n", "\n"),
+            ("in ", ", "),
+            ("/", "."),
+            ("_", ":"),
+        ):
             around = vocab.encode(before + name + after)
             places = [place for place in range(len(around)) if around[place : place + len(alone)] == alone]
             assert len(places) == 1, (before, name, after)
@@ -177,7 +188,7 @@ def test_llama_tokenize_gives_the_same_tokens(build, nano, tmp_path):
     file = tmp_path / "text.txt"
     file.write_bytes(text.encode())
     done = subprocess.run(
-        [build.program("llama-tokenize"), "-m", nano, "-f", file, "--ids", "--log-disable"],
+        [build.program("llama-tokenize"), "-m", nano, "-f", file, "--ids", "--no-escape", "--log-disable"],
         capture_output=True, check=True, timeout=60,
     )  # fmt: skip
     assert json.loads(done.stdout) == vocabulary().encode(text)

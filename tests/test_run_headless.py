@@ -5,7 +5,6 @@ out, and takes ``sys.exit(0)`` for success.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -124,7 +123,8 @@ def test_an_error_that_its_cell_may_raise_is_none(run, one):
 
 
 @pytest.mark.parametrize(
-    ("name", "how"), [("exits_with_0", "sys.exit(0)"), ("exits_with_3", "sys.exit(3)"), ("exits_by_ipython", "exit")]
+    ("name", "how"),
+    [("exits_with_0", "sys.exit(0)"), ("exits_with_3", "sys.exit(3)"), ("exits_by_ipython", "exit")],
 )
 def test_leaving_in_the_middle_is_a_failure(one, name, how):
     """papermill returns normally after sys.exit(0), and so did a nightly run that had skipped half its work."""
@@ -136,7 +136,10 @@ def test_leaving_in_the_middle_is_a_failure(one, name, how):
 
 def test_a_kernel_that_ends_itself_is_told_with_its_exit_code(one):
     assert one("ends_its_kernel").status == "failed"
-    assert (one("ends_its_kernel").error.id, one("ends_its_kernel").error.kind) == ("KNB713", "DeadKernelError")
+    assert (one("ends_its_kernel").error.id, one("ends_its_kernel").error.kind) == (
+        "KNB713",
+        "DeadKernelError",
+    )
     assert "exit code 0" in one("ends_its_kernel").error.message
 
 
@@ -179,10 +182,12 @@ def test_peak_memory_is_the_kernels(one):
     assert 340 < one("uses_memory").kernel_peak_mib < 600
     assert one("uses_memory").peak_mib >= one("uses_memory").kernel_peak_mib
     assert one("succeeds").kernel_peak_mib < 200
-    assert one("uses_memory").oom_kills == (0 if sys.platform == "linux" else None)
+    assert (one("uses_memory").oom_kills is not None) == (sys.platform == "linux")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only there can a guardian find a process that left its group")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only there can a guardian find a process that left its group"
+)
 def test_nothing_that_a_notebook_started_outlives_it(run):
     pid = int(printed(run, "starts_a_process")[0])
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -250,23 +255,25 @@ def test_a_value_out_of_range_is_one_line_in_the_notebook_and_keeps_its_id(tmp_p
     assert (error.id, error.kind, error.cell) == ("KNB708", "ParameterError", 1)
     assert "ctx must be a whole number from 256 to 262144" in error.message
     cells = executed(run, "takes_parameters")["cells"]
-    [output] = [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
+    [output] = [
+        output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"
+    ]
     assert len(output["traceback"]) == 1
     assert output["traceback"][0].startswith("KNB708: ")
 
 
 def test_a_cell_that_takes_too_long_is_a_failure_of_that_cell(tmp_path):
     """papermill marks every cell as completed here, and so does the notebook it saves."""
-    run = run_notebooks(paths("sleeps"), out=tmp_path, cell_timeout_s=2)
+    run = run_notebooks(paths("sleeps"), out=tmp_path, cell_timeout_s=4)
     error = run.notebooks[0].error
     assert (run.status, error.id, error.kind, error.cell) == ("failed", "KNB714", "CellTimeoutError", 1)
-    assert "2 s" in error.message
+    assert "4 s" in error.message
     assert printed(run, "sleeps")[1] == "began\n"
     assert run.notebooks[0].cells_run == 1
 
 
 def test_a_notebook_that_takes_too_long_is_a_failure_of_the_notebook_and_the_next_one_runs(tmp_path):
-    run = run_notebooks(paths("sleeps", "succeeds"), out=tmp_path, wall_s=8)
+    run = run_notebooks(paths("sleeps", "succeeds"), out=tmp_path, wall_s=15)
     error = run.notebooks[0].error
     assert (error.id, error.kind, error.cell, error.line) == ("KNB715", "WallClockTimeout", 1, "import time")
     assert printed(run, "sleeps")[1] == "began\n"
@@ -285,7 +292,7 @@ def test_two_notebooks_of_one_name_do_not_overwrite_each_other(tmp_path):
 
 def test_without_out_each_run_has_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("kimi_nb.run.headless.run_one", lambda job, *_, **__: pytest.fail("not reached"))
+    monkeypatch.setattr("kimi_nb.run.headless.run_one", lambda *_, **__: pytest.fail("not reached"))
     from kimi_nb.run.headless import _folder
 
     first, second = _folder(None), _folder(None)
@@ -295,7 +302,7 @@ def test_without_out_each_run_has_a_folder_of_its_own(tmp_path, monkeypatch):
 
 def test_nothing_is_started_when_something_is_wrong_beforehand(tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(UsageError, match="KNB703.*Did you mean ctx"):
+    with pytest.raises(UsageError, match=r"KNB703.*Did you mean ctx"):
         run_notebooks(paths("takes_parameters"), out=out, parameters={"ctxx": 1})
     with pytest.raises(UsageError, match="KNB701"):
         run_notebooks([tmp_path / "none.ipynb"], out=out)
@@ -316,4 +323,4 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 
     with FileLock(tmp_path / ".lock"), pytest.raises(RunError, match="KNB707"):
         run_notebooks(paths("succeeds"), out=tmp_path)
-    assert os.listdir(tmp_path) == [".lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]

@@ -28,6 +28,14 @@ def wait_for(what, *, limit_s=LONG_S):
     return value
 
 
+def asleep(out):
+    """Whether the sleeping notebook in this folder is in its second cell."""
+    for path in out.glob(".partial-sleeps-*/notebook.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return cells[1]["metadata"]["papermill"]["status"] == "running"
+    return False
+
+
 def family(process):
     """The processes below one, as they are now: the guardian, the worker and the kernel."""
     return psutil.Process(process.pid).children(recursive=True)
@@ -40,13 +48,13 @@ def running(tmp_path):
     command = [sys.executable, "-m", "kimi_nb.cli", "run", *names, "--out", str(tmp_path / "out"), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-    def asleep():
+    def in_the_middle():
         assert process.poll() is None, process.stderr.read()
-        saved = list((tmp_path / "out").glob(".partial-sleeps-*/notebook.ipynb"))
-        return saved and '"began' in saved[0].read_text() and len(family(process)) >= 3
+        return asleep(tmp_path / "out") and len(family(process)) >= 3
 
     try:
-        wait_for(asleep)
+        wait_for(in_the_middle)
+        time.sleep(0.5)  # it is saved as running a moment before it runs
         yield process
     finally:
         process.kill()
@@ -58,7 +66,9 @@ def all_gone(processes):
     return not alive
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_the_run_as_interrupted(running, tmp_path, number, code):
     """papermill's notebook says of Ctrl-C that every cell was completed."""
     below = family(running)
@@ -100,18 +110,21 @@ def in_a_thread(tmp_path):
         target=lambda: result.append(run_notebooks([NOTEBOOKS / "sleeps.ipynb"], out=tmp_path)), daemon=True
     )
     thread.start()
-    wait_for(lambda: any('"began' in path.read_text() for path in tmp_path.glob(".partial-*/notebook.ipynb")))
+    wait_for(lambda: asleep(tmp_path))
+    time.sleep(0.5)  # it is saved as running a moment before it runs
     workers = [
         process
         for process in psutil.Process(os.getpid()).children(recursive=True)
-        if "kimi_nb.run.worker" in process.cmdline() and not any("guardian" in word for word in process.cmdline())
+        if "kimi_nb.run.worker" in process.cmdline()
+        and not any("guardian" in word for word in process.cmdline())
     ]
     assert len(workers) == 1
     return thread, result, workers[0]
 
 
 @pytest.mark.parametrize(
-    ("number", "id_", "kind"), [(signal.SIGTERM, "KNB717", "Interrupted"), (signal.SIGKILL, "KNB718", "WorkerDied")]
+    ("number", "id_", "kind"),
+    [(signal.SIGTERM, "KNB717", "Interrupted"), (signal.SIGKILL, "KNB718", "WorkerDied")],
 )
 def test_a_worker_that_is_killed_from_outside_was_interrupted(tmp_path, number, id_, kind):
     """papermill leaves a notebook behind whose cell says "running" for ever."""

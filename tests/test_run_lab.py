@@ -62,7 +62,17 @@ def test_jupyterlab_answers_to_its_token_only(clone, tmp_path):
         "IPYTHONDIR": str(tmp_path / "ipython"),
     }
     env.pop("JUPYTER_TOKEN", None)
-    command = [sys.executable, "-m", "kimi_nb.cli", "lab", "--port", "0", "--no-browser", "--", "--log-level=INFO"]
+    command = [
+        sys.executable,
+        "-m",
+        "kimi_nb.cli",
+        "lab",
+        "--port",
+        "0",
+        "--no-browser",
+        "--",
+        "--log-level=INFO",
+    ]
     log = tmp_path / "log"
     with log.open("wb") as file:
         process = subprocess.Popen(command, cwd=clone, env=env, stdout=file, stderr=file)

@@ -120,7 +120,7 @@ def test_a_path_is_taken_as_text():
 
 
 def test_a_misspelt_name_is_an_error_that_names_the_nearest():
-    with pytest.raises(UsageError, match="KNB703: unknown parameter cxt: .*Did you mean ctx"):
+    with pytest.raises(UsageError, match=r"KNB703: unknown parameter cxt: .*Did you mean ctx"):
         check_parameters(NOTEBOOK, {"cxt": 1})
     with pytest.raises(UsageError, match="It knows text, mode, ctx"):
         check_parameters(NOTEBOOK, {"zzz": 1})
@@ -140,7 +140,7 @@ def test_a_secret_is_not_shown_in_the_error():
 def test_a_notebook_without_parameters_takes_none(tmp_path):
     path = notebook(tmp_path, "x = 1", tag="other")
     assert check_parameters(path, {}) == {}
-    with pytest.raises(UsageError, match="KNB703.*takes none"):
+    with pytest.raises(UsageError, match=r"KNB703.*takes none"):
         check_parameters(path, {"x": 1})
 
 
@@ -148,7 +148,7 @@ def test_each_notebook_is_given_what_it_declares_and_nothing_is_ignored(tmp_path
     one = notebook(tmp_path, "ctx: int = 1  # a", name="one")
     two = notebook(tmp_path, "ctx: int = 1  # a\nport: int = 2  # b", name="two")
     assert assign_parameters([one, two], {"ctx": 3, "port": 4}) == [{"ctx": 3}, {"ctx": 3, "port": 4}]
-    with pytest.raises(UsageError, match="KNB703.*any of these notebooks.*Did you mean port"):
+    with pytest.raises(UsageError, match=r"KNB703.*any of these notebooks.*Did you mean port"):
         assign_parameters([one, two], {"prt": 4})
 
 
@@ -216,12 +216,12 @@ def test_a_file_that_is_no_notebook_is_one_line(tmp_path, content, why):
 
 
 def test_a_file_that_is_not_there_or_not_text_is_one_line(tmp_path):
-    with pytest.raises(UsageError, match="KNB701.*no such file"):
+    with pytest.raises(UsageError, match=r"KNB701.*no such file"):
         declared_parameters(tmp_path / "none.ipynb")
     with pytest.raises(UsageError, match="KNB701"):
         declared_parameters(tmp_path)
     (tmp_path / "x.ipynb").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="KNB702.*not text"):
+    with pytest.raises(UsageError, match=r"KNB702.*not text"):
         declared_parameters(tmp_path / "x.ipynb")
 
 
@@ -272,7 +272,7 @@ def test_parameters_out_of_order_are_one_line_with_all_of_them(rules, what):
 
 
 def test_checking_a_parameter_that_is_not_there_is_an_error():
-    with pytest.raises(ParameterError, match="KNB703.*no parameter nothing"):
+    with pytest.raises(ParameterError, match=r"KNB703.*no parameter nothing"):
         check(nothing=flag())
 
 

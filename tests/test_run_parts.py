@@ -15,7 +15,18 @@ from kimi_nb.run.secrets import Secrets, looks_secret
 
 @pytest.mark.parametrize(
     "name",
-    "HF_TOKEN OPENAI_API_KEY MOONSHOT_API_KEY AWS_SECRET_ACCESS_KEY apikey api_key DB_PASSWORD GITHUB_PAT secret token".split(),
+    [
+        "HF_TOKEN",
+        "OPENAI_API_KEY",
+        "MOONSHOT_API_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "apikey",
+        "api_key",
+        "DB_PASSWORD",
+        "GITHUB_PAT",
+        "secret",
+        "token",
+    ],
 )
 def test_names_of_secrets(name):
     assert looks_secret(name)
@@ -23,7 +34,20 @@ def test_names_of_secrets(name):
 
 @pytest.mark.parametrize(
     "name",
-    "max_tokens PWD OLDPWD PATH SSH_AUTH_SOCK api_key_env key_file HF_TOKEN_PATH monkeys n_keys HOME tokenizer".split(),
+    [
+        "max_tokens",
+        "PWD",
+        "OLDPWD",
+        "PATH",
+        "SSH_AUTH_SOCK",
+        "api_key_env",
+        "key_file",
+        "HF_TOKEN_PATH",
+        "monkeys",
+        "n_keys",
+        "HOME",
+        "tokenizer",
+    ],
 )
 def test_names_that_only_sound_like_it(name):
     assert not looks_secret(name)
@@ -82,7 +106,9 @@ def test_oom_kills_in_version_2_of_control_groups(tmp_path):
 
 
 def test_oom_kills_inside_a_container_that_sees_its_group_as_the_top(tmp_path):
-    root = tree(tmp_path, {"proc/self/cgroup": "0::/docker/x\n", "sys/fs/cgroup/memory.events": "oom_kill 3\n"})
+    root = tree(
+        tmp_path, {"proc/self/cgroup": "0::/docker/x\n", "sys/fs/cgroup/memory.events": "oom_kill 3\n"}
+    )
     assert oom_kills(root) == 3
 
 
@@ -111,7 +137,9 @@ def test_peak_memory_of_a_process_and_of_what_it_started():
         " stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
         "child.stdout.readline()\nprint(1, flush=True)\ninput()\nchild.communicate(b'\\n')\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         process.stdout.readline()
         peak = PeakMemory(process.pid)
         peak.stop()
@@ -133,7 +161,13 @@ def judged(course, *, killed=0, stop=()):
 
 
 def test_a_kernel_killed_for_want_of_memory_is_told_so():
-    dead = {"status": "failed", "id": "KNB713", "class": "DeadKernelError", "message": "killed", "kernel_signal": "SIGKILL"}
+    dead = {
+        "status": "failed",
+        "id": "KNB713",
+        "class": "DeadKernelError",
+        "message": "killed",
+        "kernel_signal": "SIGKILL",
+    }
     _, error = judged(_Course(result=dead), killed=1)
     assert "memory ran out" in error.message
     assert "oom_kill) acted once" in error.message

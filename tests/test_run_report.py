@@ -49,14 +49,30 @@ def made(tmp_path):
     cell = {"cell_type": "code", "id": "a", "metadata": {}, "execution_count": 1, "source": ["x = 1\n", "x"]}
     outputs = [{"output_type": "stream", "name": "stderr", "text": "\x1b[31m<red>\x1b[0m"}]
     for name in ("01_good", "02_bad & worse"):
-        content = {"cells": [{**cell, "outputs": outputs}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+        content = {
+            "cells": [{**cell, "outputs": outputs}],
+            "metadata": {},
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
         (tmp_path / f"{name}.ipynb").write_text(json.dumps(content))
     error = Failure("KNB711", "ValueError", "<b>& no", 0, "x = 1", "See there.")
     return Run(
         "interrupted",
         (
-            NotebookRun("01_good", "succeeded", 1.25, cells=1, cells_run=1, peak_mib=80.4, executed="01_good.ipynb", masked=1),
-            NotebookRun("02_bad & worse", "failed", 2, error, {"ctx": 12}, executed="02_bad & worse.ipynb", attempts=2),
+            NotebookRun(
+                "01_good",
+                "succeeded",
+                1.25,
+                cells=1,
+                cells_run=1,
+                peak_mib=80.4,
+                executed="01_good.ipynb",
+                masked=1,
+            ),
+            NotebookRun(
+                "02_bad & worse", "failed", 2, error, {"ctx": 12}, executed="02_bad & worse.ipynb", attempts=2
+            ),
             NotebookRun("03_cut", "interrupted", 3),
             NotebookRun("04_never", "not_run"),
         ),
@@ -73,10 +89,13 @@ def test_the_index_says_what_became_of_each_notebook(made):
     accessible(page)
     for words in ("succeeded", "failed", "interrupted", "not run", "by SIGINT", "1 of 4 notebooks"):
         assert words in page.text
-    assert "KNB711: ValueError in the cell that begins `x = 1`: &lt;b&gt;&amp; no. See there." in page.text
+    assert (
+        "KNB711: ValueError in the cell that begins <code>x = 1</code>: &lt;b&gt;&amp; no. See there."
+        in page.text
+    )
     assert "<b>" not in page.text
     links = [link["href"] for link in page.all("a")]
-    assert links == ["01_good.html", "02_bad%20%26%20worse.html", "run.json"]
+    assert links == ["01_good.html", "02_bad%20%26%20worse.html", "run.json"]  # quoted, as addresses are
     assert (made.out / "02_bad & worse.html").exists()
     assert "02_bad &amp; worse: ctx" in page.text
 
@@ -103,7 +122,9 @@ def test_an_image_beside_the_notebook_is_put_into_the_page(made, tmp_path):
     folder.mkdir()
     (folder / "dot.png").write_bytes(b"\x89PNG")
     content = json.loads((made.out / "01_good.ipynb").read_text())
-    content["cells"].append({"cell_type": "markdown", "id": "b", "metadata": {}, "source": "# One\n![a dot](dot.png)"})
+    content["cells"].append(
+        {"cell_type": "markdown", "id": "b", "metadata": {}, "source": "# One\n![a dot](dot.png)"}
+    )
     (made.out / "01_good.ipynb").write_text(json.dumps(content))
     one = replace(made.notebooks[0], source=folder / "01_good.ipynb")
     html_report(replace(made, notebooks=(one,)))

@@ -1,6 +1,6 @@
 """From a typed function to a declaration, and what its arguments are held to."""
 
-import datetime
+import datetime as dt
 import json
 from enum import Enum
 from typing import Annotated, Literal
@@ -30,7 +30,7 @@ class Point(pydantic.BaseModel):
 
 def travel(
     goal: str,
-    when: datetime.date,
+    when: dt.date,
     schema: Literal["fast", "cheap"] = "fast",
     via: Point | None = None,
     people: Annotated[int, pydantic.Field(ge=1, le=9)] = 1,
@@ -61,7 +61,11 @@ def test_hints_and_docstring_become_the_declaration():
     assert parameters["additionalProperties"] is False
     assert parameters["properties"]["goal"] == {"type": "string", "description": "Where to, by name."}
     assert parameters["properties"]["when"] == {"type": "string", "format": "date", "description": "The day."}
-    assert parameters["properties"]["schema"] == {"type": "string", "enum": ["fast", "cheap"], "default": "fast"}
+    assert parameters["properties"]["schema"] == {
+        "type": "string",
+        "enum": ["fast", "cheap"],
+        "default": "fast",
+    }
     assert parameters["properties"]["people"] == {"type": "integer", "minimum": 1, "maximum": 9, "default": 1}
     # pydantic's titles are gone, a field that is called title is not
     assert parameters["$defs"]["Point"]["properties"]["title"] == {"type": "string", "default": "here"}
@@ -71,9 +75,14 @@ def test_hints_and_docstring_become_the_declaration():
 def test_checked_arguments_are_python_objects_and_defaults_hold():
     made = as_tool(travel)
     arguments = made.check('{"goal": "Rome", "when": "2026-05-01", "via": {"x": 3}, "unit": "ft"}')
-    assert arguments == {"goal": "Rome", "when": datetime.date(2026, 5, 1), "via": Point(x=3), "unit": Unit.foot}
+    assert arguments == {
+        "goal": "Rome",
+        "when": dt.date(2026, 5, 1),
+        "via": Point(x=3),
+        "unit": Unit.foot,
+    }
     assert made.run(**arguments) == "Rome 2026 fast 3 1 ft"
-    assert made(goal="Oslo", when=datetime.date(2026, 1, 1)) == "Oslo 2026 fast - 1 m"
+    assert made(goal="Oslo", when=dt.date(2026, 1, 1)) == "Oslo 2026 fast - 1 m"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +96,10 @@ def test_checked_arguments_are_python_objects_and_defaults_hold():
         ('{"goal": 5, "when": "2026-05-01"}', "goal: Input should be a valid string"),
         ('{"goal": "Rome", "when": "2026-05-01", "people": "3"}', "people: Input should be a valid integer"),
         ('{"goal": "Rome", "when": "2026-05-01", "people": true}', "people: Input should be a valid integer"),
-        ('{"goal": "Rome", "when": "2026-05-01", "people": 10}', "people: Input should be less than or equal to 9"),
+        (
+            '{"goal": "Rome", "when": "2026-05-01", "people": 10}',
+            "people: Input should be less than or equal to 9",
+        ),
         ('{"goal": "Rome", "when": "2026-05-01", "people": NaN}', "not valid JSON"),
         ('{"goal": "Rome", "when": "2026-05-01", "more": 1}', "more: Extra inputs are not permitted"),
         ("[" * 100_000, "nested too deeply"),
@@ -101,7 +113,9 @@ def test_anything_else_is_refused_in_words_a_model_can_use(text, said):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-20, 20) | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["x", "title", "a"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["x", "title", "a"]), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 ARGUMENTS = st.fixed_dictionaries(
@@ -132,9 +146,13 @@ def test_what_passes_the_check_fits_the_declared_schema(arguments):
 def test_a_parameter_may_have_any_name():
     """As fields of a pydantic model, these would shadow its own attributes."""
 
-    def odd(json: int, copy: str = "", model_config: int = 0, self_: bool = False) -> None: ...
+    def odd(json: int, copy: str = "", model_config: int = 0, self_: str = "") -> None: ...
 
-    assert as_tool(odd).check('{"json": 1, "copy": "x", "model_config": 2}') == {"json": 1, "copy": "x", "model_config": 2}
+    assert as_tool(odd).check('{"json": 1, "copy": "x", "model_config": 2}') == {
+        "json": 1,
+        "copy": "x",
+        "model_config": 2,
+    }
 
 
 def test_a_pydantic_model_is_a_tool_too():
@@ -157,7 +175,10 @@ def test_the_decorator_takes_a_name_a_description_and_marks():
 
     assert isinstance(wipe, Tool)
     assert (wipe.name, wipe.description, wipe.dangerous, wipe.timeout_s) == ("wipe-disk", "Wipe it.", True, 2)
-    assert declarations([wipe, {"type": "function", "function": {"name": "raw"}}])[1]["function"]["name"] == "raw"
+    assert (
+        declarations([wipe, {"type": "function", "function": {"name": "raw"}}])[1]["function"]["name"]
+        == "raw"
+    )
 
 
 def no_hint(a, b: int): ...

@@ -20,6 +20,7 @@ from kimi_nb.errors import UsageError
         ("sqrt(2) * pi", math.sqrt(2) * math.pi),
         ("max(1, 2.5, min(9, 8)) + round(2.6) + abs(-1)", 12),
         ("  1e3  ", 1000.0),
+        ("-" * 490 + "1", 1),
     ],
 )
 def test_the_calculator_computes(expression, value):
@@ -31,12 +32,11 @@ def test_the_calculator_computes(expression, value):
     "expression",
     ["", "1 +", "x", "'a' * 9", "True", "1j", "__import__('os')", "(1).real", "[1][0]", "lambda: 1", "1 if 1 else 2", "1 < 2",
      "9 ** 9 ** 9", "2 ** 4097", "2 ** 4000 * 2 ** 4000", "1e308 * 10", "1 / 0", "(-1) ** 0.5", "sqrt(-1)", "round(5, -999999999)",
-     "exp(9999)", "min()", "sqrt(1, 2)", "sqrt(x=1)", "pi()", "f'{1}'", "1 if", "(" * 400, "-" * 490 + "1", "1" * 501, "1;2", "\0"],
+     "exp(9999)", "min()", "sqrt(1, 2)", "sqrt(x=1)", "pi()", "f'{1}'", "1 if", "(" * 400, "1" * 501, "1;2", "\0"],
 )  # fmt: skip
 def test_the_calculator_computes_nothing_else(expression):
     with pytest.raises(ValueError, match=r"."):
-        if isinstance(samples.calculate(expression), int) and expression.startswith("-"):
-            raise ValueError("deep but right")
+        samples.calculate(expression)
 
 
 def test_the_clock_knows_zones_and_nothing_of_the_disk():

@@ -23,6 +23,7 @@ from kimi_nb.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
+    import httpx2
     import openai
 
     from kimi_nb.chat.events import Event, Reply
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Chat"]
 
 _CONNECT_S = 10.0
-_SENDING: ContextVar[Meter] = ContextVar("meter of the request that is being sent")
+_SENDING: ContextVar[Meter | None] = ContextVar("meter of the request that is being sent", default=None)
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -49,6 +50,9 @@ class Chat:
             llama-server reports while it reads a prompt, so there it only bounds the wait between two
             batches.
 
+    Attributes:
+        client: The openai package's client, for what this class has no call for.
+
     A Chat closes its connections when it is collected; use it as a context manager to say when.
     """
 
@@ -59,8 +63,8 @@ class Chat:
             )
         self.engine = engine
         self.timeout_s = timeout_s
-        self._client = _client(engine)
-        self._close = weakref.finalize(self, self._client.close)
+        self.client = _client(engine)
+        self._close = weakref.finalize(self, self.client.close)
 
     def __repr__(self) -> str:
         return f"Chat({self.engine.kind} at {self.engine.base_url}, model {self.engine.model!r})"
@@ -162,6 +166,20 @@ class Chat:
         draft = Draft(mode, self.engine.model, meter)
         try:
             stream = self._send(fields, deadline_s, meter)
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                "KNB622",
+                "the conversation cannot be sent",
+                why=f"it holds half a character ({error.object[error.start : error.start + 1]!a})",
+                fix="Read the text again with the right encoding.",
+            ) from None
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                "KNB622",
+                "the request cannot be sent",
+                why=f"it holds what JSON cannot ({error})",
+                fix="Use texts, numbers, lists and mappings.",
+            ) from None
         except openai.OpenAIError as error:
             failure = explain(error, self.engine)
             if failure.id == "KNB609" and deadline is not None and time.monotonic() >= deadline:
@@ -189,14 +207,17 @@ class Chat:
 
         read_s = self.timeout_s if deadline_s is None else max(min(self.timeout_s, deadline_s), 0.001)
         known = {name: fields.pop(name) for name in ("messages", "model")}
-        _SENDING.set(meter)
-        stream: openai.Stream[Any] = self._client.chat.completions.create(
-            **known,
-            stream=True,
-            stream_options={"include_usage": True},
-            extra_body=fields,
-            timeout=httpx2.Timeout(read_s, connect=_CONNECT_S),
-        )
+        sending = _SENDING.set(meter)
+        try:
+            stream: openai.Stream[Any] = self.client.chat.completions.create(
+                **known,
+                stream=True,
+                stream_options={"include_usage": True},
+                extra_body=fields,
+                timeout=httpx2.Timeout(read_s, connect=_CONNECT_S),
+            )
+        finally:
+            _SENDING.reset(sending)
         return stream
 
     def _read(self, stream: openai.Stream[Any], draft: Draft, watch: Watch) -> Generator[Event, None, None]:
@@ -223,6 +244,11 @@ class Chat:
         yield Done(draft.reply())
 
 
+def _start_meter(_request: httpx2.Request) -> None:
+    if (meter := _SENDING.get()) is not None:
+        meter.start()
+
+
 def _client(engine: Engine) -> openai.OpenAI:
     import httpx2
     import openai
@@ -239,7 +265,7 @@ def _client(engine: Engine) -> openai.OpenAI:
         http_client=httpx2.Client(
             trust_env=not local,
             follow_redirects=False,
-            event_hooks={"request": [lambda _request: _SENDING.get().start()]},
+            event_hooks={"request": [_start_meter]},
         ),
     )
     # Left to itself the package would add the OPENAI_ORG_ID and OPENAI_PROJECT_ID of the environment.

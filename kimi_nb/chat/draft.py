@@ -13,6 +13,7 @@ from kimi_nb.chat.events import (
     ToolCallDelta,
     Usage,
 )
+from kimi_nb.chat.messages import whole_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,18 +110,21 @@ class Draft:
         return ToolCallDelta(place, id_, name, arguments)
 
     def _count(self, usage: Any) -> None:
-        fields = usage.to_dict() if hasattr(usage, "to_dict") else usage
-        if not isinstance(fields, dict):
+        if usage is None:
             return
-        details = fields.get("prompt_tokens_details")
-        cached = details.get("cached_tokens") if isinstance(details, dict) else fields.get("cached_tokens")
-        given = (fields.get("prompt_tokens"), fields.get("completion_tokens"), cached)
+        cached = _field(_field(usage, "prompt_tokens_details"), "cached_tokens")
+        if cached is None:  # Moonshot's API says it here
+            cached = _field(usage, "cached_tokens")
+        given = (_field(usage, "prompt_tokens"), _field(usage, "completion_tokens"), cached)
         self._usage = Usage(*(value if isinstance(value, int) else None for value in given))
 
     def reply(self) -> Reply:
         """Return what has arrived so far as a reply."""
-        content, reasoning = "".join(self._content), "".join(self._reasoning)
-        calls = tuple(ToolCall(call.id, call.name, "".join(call.arguments)) for call in self._calls)
+        content, reasoning = whole_text("".join(self._content)), whole_text("".join(self._reasoning))
+        calls = tuple(
+            ToolCall(whole_text(call.id), whole_text(call.name), whole_text("".join(call.arguments)))
+            for call in self._calls
+        )
         return Reply(
             content=content,
             reasoning=reasoning,
@@ -165,6 +169,10 @@ class Draft:
 # The openai package builds its objects without checking them: a field may hold anything that JSON can.
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _field(value: object, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
 
 
 def _text(value: object) -> str:

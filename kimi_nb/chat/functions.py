@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, get_type_hints, overload
 
+from kimi_nb.chat.schemas import check_schema
 from kimi_nb.errors import UsageError
 
 if TYPE_CHECKING:
@@ -121,8 +122,17 @@ def as_tool(thing: Any) -> Tool:
 
 
 def declarations(tools: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return tools as OpenAI-style JSON; mappings are taken to be that already."""
-    return [dict(each) if isinstance(each, Mapping) else as_tool(each).declaration for each in tools]
+    """Return tools as OpenAI-style JSON; mappings are taken to be that already.
+
+    Raises:
+        UsageError: One of them cannot be a tool (``KNB620``), or no arguments can fit it (``KNB630``).
+    """
+    declared = [dict(each) if isinstance(each, Mapping) else as_tool(each).declaration for each in tools]
+    for each in declared:
+        function = each.get("function")
+        if isinstance(function, Mapping) and "parameters" in function:
+            check_schema(function["parameters"], f"the tool {function.get('name')}")
+    return declared
 
 
 def _from_function(function: Callable[..., Any]) -> Tool:

@@ -12,7 +12,7 @@ from kimi_nb.errors import UsageError
 if TYPE_CHECKING:
     from kimi_nb.chat.events import Reply, ToolCall
 
-__all__ = ["as_messages", "assistant_message", "call_id", "count_calls", "plain_name"]
+__all__ = ["as_messages", "assistant_message", "call_id", "count_calls", "plain_name", "whole_text"]
 
 _ROLES = {"system", "user", "assistant", "tool"}
 
@@ -40,6 +40,11 @@ def as_messages(messages: str | Sequence[Mapping[str, Any]]) -> list[dict[str, A
             "KNB622", "the conversation is empty", why="there is nothing to answer", fix="Ask something."
         )
     return [dict(message) for message in whole]
+
+
+def whole_text(text: str) -> str:
+    """Return a text that UTF-8 can hold: the two halves of a character joined, a lone half replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def plain_name(name: str) -> str:

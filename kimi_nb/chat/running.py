@@ -8,6 +8,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from kimi_nb.chat.messages import whole_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -53,10 +55,10 @@ async def _wait_for(value: Any) -> Any:
 def to_text(value: Any) -> str:
     """Return a tool's result as the text that the model reads: text as it is, anything else as JSON."""
     if isinstance(value, str):
-        return value
+        return whole_text(value)
     import pydantic_core
 
-    return pydantic_core.to_json(value, fallback=repr, serialize_unknown=True, bytes_mode="utf8").decode()
+    return pydantic_core.to_json(value, fallback=repr, serialize_unknown=True, bytes_mode="base64").decode()
 
 
 def cut_short(text: str, most: int) -> tuple[str, int]:

@@ -2,51 +2,224 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kimi_nb.errors import UsageError
+
 if TYPE_CHECKING:
-    import argparse
+    from kimi_nb.engine.download import DownloadPlan, DownloadResult, Options
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_MIB = 1024 * 1024
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    what = parser.add_mutually_exclusive_group(required=True)
+    what = parser.add_mutually_exclusive_group()
     what.add_argument("--model", metavar="M", help="a model of the catalog, such as kimi-k2.5, or nano")
     what.add_argument("--repo", metavar="NAMESPACE/NAME", help="any repository on the Hub")
     parser.add_argument("--quant", metavar="Q", help="which quant, such as UD-TQ1_0")
     parser.add_argument(
-        "--include", metavar="PATTERN", action="append", default=[], help="further files, by pattern"
+        "--include",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="more files, by pattern; repeatable",
     )
     parser.add_argument(
-        "--revision", metavar="REV", help="branch, tag or commit (default: the pinned one, else main)"
+        "--revision", metavar="REV", help="branch, tag or commit (default: pinned, else main)"
     )
-    parser.add_argument("--folder", metavar="DIR", type=Path, help="models folder (default: KIMI_NB_MODELS)")
+    parser.add_argument("--update", action="store_true", help="take the newest commit although a set is here")
+    parser.add_argument("--folder", metavar="DIR", type=Path, help="models folder (default: $KIMI_NB_MODELS)")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--dry-run", action="store_true", help="say what would be done, and do none of it")
+    mode.add_argument(
+        "--verify",
+        metavar="DIR",
+        nargs="?",
+        const="",
+        help="hash a set again, or a folder that something else filled, and fetch only what is broken",
+    )
+    parser.add_argument("--no-repair", action="store_true", help="with --verify: change nothing")
+    parser.add_argument(
+        "--limit-rate", metavar="RATE", type=_rate, help="bytes a second at most, such as 20M"
+    )
+    parser.add_argument(
+        "--connections", metavar="N", type=_count, default=8, help="at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--window-mib",
+        metavar="N",
+        type=_count,
+        default=8,
+        help="the most of a file an interruption may cost; more is faster from afar (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--transfer", choices=["auto", "http", "xet"], default="auto", help="(default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Download, and say where the first shard is."""
-    from kimi_nb.engine.download import download
+    """Download, verify or plan, and say where the first shard is."""
+    model = args.model or args.repo
+    if model is None and args.verify is None:
+        raise UsageError(
+            "KNB405",
+            "nothing to download was named",
+            why="neither --model nor --repo was given",
+            fix="For example: kimi-nb download --model kimi-k2.5 --quant UD-TQ1_0",
+        )
+    if args.model == "nano":
+        return _nano(as_json=args.json)
+    return _plan(args, model) if args.dry_run else _bring(args, model)
 
-    result = download(
-        args.model or args.repo,
+
+def _options(args: argparse.Namespace) -> Options:
+    from kimi_nb.engine.download import Options
+
+    return Options(
+        connections=args.connections,
+        limit_bytes_s=args.limit_rate,
+        window=args.window_mib * _MIB,
+        transfer=args.transfer,
+    )
+
+
+def _bring(args: argparse.Namespace, model: str) -> int:
+    from kimi_nb.engine.download import download, verify
+    from kimi_nb.engine.fetch.show import Show
+
+    with Show() as show:
+        if args.verify is None:
+            result = download(
+                model,
+                args.quant,
+                revision=args.revision,
+                folder=args.folder,
+                patterns=args.include,
+                update=args.update,
+                options=_options(args),
+                progress=show.progress,
+                notice=show.notice,
+            )
+        else:
+            result = verify(
+                Path(args.verify) if args.verify else None,
+                model=model,
+                quant=args.quant,
+                revision=args.revision,
+                folder=args.folder,
+                repair=not args.no_repair,
+                options=_options(args),
+                progress=show.progress,
+                notice=show.notice,
+            )
+    if args.json:
+        print(json.dumps(_as_json(result)))
+    else:
+        print(_as_text(result))
+    return 0
+
+
+def _as_json(result: DownloadResult) -> dict[str, object]:
+    return {
+        "first_shard": str(result.first_shard),
+        "files": [str(path) for path in result.files],
+        "repo": result.manifest.repo,
+        "quant": result.manifest.quant,
+        "commit": result.manifest.commit,
+        "total_bytes": result.manifest.size,
+        "fetched_bytes": result.fetched_bytes,
+        "repaired": [look.as_dict() for look in result.repaired],
+        "linked": {path: str(place) for path, place in result.linked},
+        "transfer": result.transfer,
+        "verified": True,
+    }
+
+
+def _as_text(result: DownloadResult) -> str:
+    lines = [f"{look.file.path} was {look.verdict.value} and is whole now" for look in result.repaired]
+    lines += [f"{path} is linked to {place}" for path, place in result.linked]
+    if result.transfer:
+        lines.append(f"fetched {result.fetched_bytes / 1e9:.2f} GB by {result.transfer}")
+    lines.append(f"{len(result.files)} files, {result.manifest.size / 1e9:.2f} GB, every byte verified")
+    return "\n".join([*lines, f"first shard: {result.first_shard}"])
+
+
+def _plan(args: argparse.Namespace, model: str) -> int:
+    from kimi_nb.engine.download import plan_download
+
+    plan = plan_download(
+        model,
         args.quant,
         revision=args.revision,
         folder=args.folder,
         patterns=args.include,
+        update=args.update,
+        options=_options(args),
     )
     if args.json:
-        value = {
-            "first_shard": str(result.first_shard),
-            "files": [str(path) for path in result.files],
-            "commit": result.manifest.commit,
-            "fetched_bytes": result.fetched_bytes,
-            "total_bytes": result.manifest.size,
-            "transfer": result.transfer,
-        }
-        print(json.dumps(value))
-    else:
-        print(f"verified: {result.first_shard}")
+        print(json.dumps(_plan_json(plan)))
+        return 0
+    for look in plan.checked:
+        print(f"{look.file.size / 1e9:9.2f} GB  {look.verdict.value:12}  {look.file.path}")
+    manifest = plan.manifest
+    print(f"{manifest.size / 1e9:9.2f} GB in all, {manifest.repo} at commit {manifest.commit}")
+    print(f"{plan.fetch_bytes / 1e9:9.2f} GB to fetch into {plan.folder}, by {plan.transfer}")
+    print(f"{plan.room.free_bytes / 1e9:9.2f} GB free on {plan.room.mount} ({plan.room.filesystem})")
+    for line in plan.warnings:
+        print(f"note: {line}")
     return 0
+
+
+def _plan_json(plan: DownloadPlan) -> dict[str, object]:
+    return {
+        "repo": plan.manifest.repo,
+        "quant": plan.manifest.quant,
+        "commit": plan.manifest.commit,
+        "folder": str(plan.folder),
+        "files": [
+            {**look.as_dict(), "bytes": look.file.size, "sha256": look.file.sha256} for look in plan.checked
+        ],
+        "total_bytes": plan.manifest.size,
+        "fetch_bytes": plan.fetch_bytes,
+        "free_bytes": plan.room.free_bytes,
+        "filesystem": plan.room.filesystem,
+        "transfer": plan.transfer,
+        "warnings": list(plan.warnings),
+    }
+
+
+def _nano(*, as_json: bool) -> int:
+    """Nano is made here: there is nothing to fetch."""
+    from kimi_nb.nano import nano_path
+
+    path = nano_path()
+    size = path.stat().st_size
+    if as_json:
+        print(
+            json.dumps(
+                {"first_shard": str(path), "files": [str(path)], "total_bytes": size, "fetched_bytes": 0}
+            )
+        )
+    else:
+        print(f"nano is made on this machine, and verified: {path}")
+    return 0
+
+
+def _rate(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?(?:/s)?", text.lower())
+    if match is None or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no rate: write 20M for 20 million bytes a second")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 1024:  # noqa: PLR2004 - more is a slip of the finger
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1024")
+    return int(text)

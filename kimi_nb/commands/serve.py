@@ -1,14 +1,17 @@
-"""``kimi-nb serve``: run llama-server on 127.0.0.1 until told to stop."""
+"""``kimi-nb serve``: run llama-server on 127.0.0.1 until told to stop; also status, stop and logs."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kimi_nb.engine.detached import start_detached
 from kimi_nb.engine.llama_server import LlamaServer, RestartPolicy
+from kimi_nb.engine.running import Running, announce, claim, find, forget, running, stop
 from kimi_nb.engine.runtime_folder import forget_key, keep_key
 from kimi_nb.errors import ServerError, UsageError
 from kimi_nb.plan.arguments import add_settings, read_settings
@@ -27,26 +30,46 @@ class _ToldToStop(BaseException):
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
-    parser.add_argument(
-        "--model", required=True, metavar="nano|FILE", help="nano, or a GGUF file of your own"
+    add = parser.add_argument
+    add(
+        "action",
+        nargs="?",
+        choices=("start", "status", "stop", "logs"),
+        default="start",
+        help="default: start",
     )
-    parser.add_argument("--alias", metavar="NAME", help="the name that clients ask for; default: the file's")
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="on 127.0.0.1; default: a free one")
-    parser.add_argument(
+    add("--model", metavar="nano|FILE", help="nano, or a GGUF file of your own")
+    add("--name", help="what to call this server; for stop and logs, which one is meant")
+    add("--alias", metavar="NAME", help="the name that clients ask for; default: the file's")
+    add("--port", type=int, default=0, metavar="N", help="on 127.0.0.1; default: a free one")
+    add(
         "--api-key-env", metavar="NAME", help="take the key from this environment variable; default: make one"
     )
-    parser.add_argument("--log", type=Path, metavar="FILE", help="where the server's log goes")
-    parser.add_argument("--restart", action="store_true", help="start it again when it ends by itself")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON when it is ready")
+    add("--log", type=Path, metavar="FILE", help="where the server's log goes")
+    add("--lines", type=int, default=50, metavar="N", help="for logs: how many of the newest lines")
+    add("--restart", action="store_true", help="start it again when it ends by itself")
+    add("--detach", action="store_true", help="return when it is ready; it runs until `kimi-nb serve stop`")
+    add("--json", action="store_true", help="print JSON; one line when the server is ready")
     add_settings(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM; 0 when it was stopped so, 1 when it failed, 130 when not even ready."""
+    return {"start": _start, "status": _status, "stop": _stop, "logs": _logs}[args.action](args)
+
+
+def _start(args: argparse.Namespace) -> int:
+    if args.model is None:
+        raise UsageError("KNB539", "no model was named", why="serve needs --model", fix="Try `--model nano`.")
+    settings = read_settings(args)
+    if args.detach:
+        told = start_detached(_words(args, settings.argv()))
+        print(json.dumps(told, ensure_ascii=False) if args.json else _for_people(told, "kimi-nb"))
+        return 0
     line = ProgressLine()
     server = LlamaServer(
         _model(args.model),
-        settings=read_settings(args),
+        settings=settings,
         alias=args.alias or ("nano" if args.model == "nano" else None),
         port=args.port,
         api_key=_key(args.api_key_env),
@@ -54,18 +77,35 @@ def main(args: argparse.Namespace) -> int:
         on_progress=lambda text, done: line.update(text if done is None else f"{bar(done)} {text}"),
         restart=RestartPolicy() if args.restart else None,
     )
-    key_file = None
+    return _serve(server, args, line)
+
+
+def _serve(server: LlamaServer, args: argparse.Namespace, line: ProgressLine) -> int:
+    record: Running | None = None
+    key_file: Path | None = None
     ready = False
     _raise_on_signals()
     try:
+        record = claim(args.name, model=server.alias, log=server.log_path)
         key_file = None if args.api_key_env else keep_key(server.api_key)
         server.start()
+        record = announce(
+            record,
+            base_url=server.base_url,
+            server_pid=server.pid,
+            api_key_file=key_file and str(key_file),
+            api_key_env=args.api_key_env,
+        )
         line.done(f"{server.alias} is ready at {server.base_url}")
-        print(_announcement(server, args.api_key_env, key_file, as_json=args.json), flush=True)
-        ready = True
+        ready = True  # whoever reads the line may stop us at once
+        told = record.as_dict()
+        print(
+            json.dumps(told, ensure_ascii=False) if args.json else _for_people(told, "Ctrl-C, or kimi-nb"),
+            flush=True,
+        )
         server.wait()
         raise server.error or ServerError(
-            "KNB533", "the server is down", why="it was stopped", fix="Start it again."
+            "KNB533", "the server is down", why="it was stopped", fix="Start it."
         )
     except (_ToldToStop, KeyboardInterrupt):
         return 0 if ready else 130
@@ -73,6 +113,52 @@ def main(args: argparse.Namespace) -> int:
         server.stop()
         if key_file is not None:
             forget_key(key_file)
+        if record is not None:
+            forget(record)
+
+
+def _status(args: argparse.Namespace) -> int:
+    found = [{**record.as_dict(), "state": record.state()} for record in running()]
+    if args.json:
+        print(json.dumps({"servers": found}, ensure_ascii=False))
+    for one in [] if args.json else found:
+        print(f"{one['name']:<20} {one['state']:<9} {one.get('base_url', '-'):<28} process {one['pid']}")
+    return 0 if found else 1
+
+
+def _stop(args: argparse.Namespace) -> int:
+    record = find(args.name)
+    stop(record)
+    print(json.dumps({"stopped": record.name}) if args.json else f"{record.name} is stopped")
+    return 0
+
+
+def _logs(args: argparse.Namespace) -> int:
+    record = find(args.name)
+    try:
+        with Path(record.log).open(encoding="utf-8", errors="replace") as file:
+            lines = [line.rstrip("\n") for line in deque(file, max(args.lines, 0))]
+    except FileNotFoundError:
+        lines = []  # it has not said anything yet
+    print(
+        json.dumps({"log": record.log, "lines": lines}, ensure_ascii=False) if args.json else "\n".join(lines)
+    )
+    return 0
+
+
+def _words(args: argparse.Namespace, settings: list[str]) -> list[str]:
+    """Return the options again, for a server of its own."""
+    given = {
+        "--model": args.model if args.model == "nano" else str(Path(args.model).expanduser().absolute()),
+        "--name": args.name,
+        "--alias": args.alias,
+        "--port": str(args.port),
+        "--api-key-env": args.api_key_env,
+        "--log": args.log and str(args.log.absolute()),
+    }
+    # The equals form, because a value may begin with a dash.
+    words = [f"{option}={value}" for option, value in given.items() if value is not None]
+    return [*words, *(["--restart"] if args.restart else []), *settings]
 
 
 def _model(name: str) -> Path:
@@ -98,7 +184,7 @@ def _key(variable: str | None) -> str | None:
 def _raise_on_signals() -> None:
     """Turn the first signal that means "stop" into an exception; what is ignored already stays ignored."""
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
+    def told(_number: int, _frame: FrameType | None) -> None:
         for number in handled:
             signal.signal(number, signal.SIG_IGN)  # stopping is under way and takes seconds at most
         raise _ToldToStop
@@ -106,25 +192,15 @@ def _raise_on_signals() -> None:
     every = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handled = [number for number in every if signal.getsignal(number) is not signal.SIG_IGN]
     for number in handled:
-        signal.signal(number, stop)
+        signal.signal(number, told)
 
 
-def _announcement(server: LlamaServer, variable: str | None, key_file: Path | None, *, as_json: bool) -> str:
-    if as_json:
-        where = {"api_key_env": variable} if variable else {"api_key_file": str(key_file)}
-        found = {
-            "base_url": server.base_url,
-            **where,
-            "pid": os.getpid(),
-            "model": server.alias,
-            "server_pid": server.pid,
-            "log": str(server.log_path),
-        }
-        return json.dumps(found, ensure_ascii=False)
+def _for_people(told: dict[str, Any], stop_with: str) -> str:
+    variable, key_file = told.get("api_key_env"), told.get("api_key_file")
     key = f'"${variable}"' if variable else f'"$(cat {key_file})"'
     return (
         f"  key   {f'in ${variable}' if variable else f'in {key_file}, which only you can read'}\n"
-        f"  log   {server.log_path}\n"
-        f"  try   curl -H Authorization:\\ Bearer\\ {key} {server.base_url}/models\n"
-        "Ctrl-C stops it."
+        f"  log   {told['log']}\n"
+        f"  try   curl -H Authorization:\\ Bearer\\ {key} {told['base_url']}/models\n"
+        f"  stop  {stop_with} serve stop --name {told['name']}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import time
@@ -39,8 +40,12 @@ PROGRAMS = (
 FLAGS = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=ON",
-    # Libraries are found beside the program that wants them, so that the finished folder can be moved.
-    "-DCMAKE_BUILD_RPATH_USE_ORIGIN=ON",
+    # Libraries are found beside the program that wants them, so that the finished folder can be moved; those
+    # of CUDA where they are. (CMake's path for use in the build folder would end in an empty entry, which
+    # means the current folder: any libstdc++.so.6 in it would be loaded.)
+    "-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON",
+    f"-DCMAKE_INSTALL_RPATH={'@loader_path' if platform.system() == 'Darwin' else '$ORIGIN'}",
+    "-DCMAKE_INSTALL_RPATH_USE_LINK_PATH=ON",
     "-DGGML_NATIVE=ON",
     "-DLLAMA_BUILD_TESTS=OFF",
     "-DLLAMA_BUILD_EXAMPLES=OFF",
@@ -51,6 +56,7 @@ FLAGS = (
 
 _STATUS = re.compile(r"\[(\d+)/(\d+)\] ")
 _GONE_S = 10.0
+_KILLED = 128 + 9  # Ninja itself, by the kernel
 
 
 @dataclass(frozen=True)
@@ -105,9 +111,10 @@ class Compilation:
         while True:
             start = self._log_size()
             command: list[str | Path] = [self.tools.ninja, "-C", self.build, "-j", str(jobs), *PROGRAMS]
-            if not self._run(command, counted=True):
+            code = self._run(command, counted=True)
+            if code == 0:
                 return
-            said = self._log_from(start)
+            said = self._log_from(start) + ("Killed\n" if code == _KILLED else "")
             if jobs == 1 or not out_of_memory(said):
                 raise explain_compile(said, self.log, self.work, compiler=self.compiler.version, jobs=jobs)
             jobs //= 2

@@ -19,7 +19,8 @@ _DISK_FULL = re.compile(
 )
 _MEMORY = re.compile(
     r"Killed signal terminated program|virtual memory exhausted|out of memory allocating|std::bad_alloc"
-    r"|LLVM ERROR: out of memory|failed to map segment|Cannot allocate memory|^Killed$|unable to execute command: Killed",
+    r"|LLVM ERROR: out of memory|failed to map segment"
+    r"|Cannot allocate memory|^Killed$|unable to execute command: Killed",
     re.MULTILINE,
 )
 _HOST_COMPILER = re.compile(r"unsupported (GNU|clang|Microsoft)[^\n]*version![^\n]*", re.IGNORECASE)
@@ -58,8 +59,12 @@ def explain_configure(log: str, path: Path, folder: Path) -> BuildError:
         )
     blocks = re.findall(r"^CMake Error[^\n]*:\n((?:  [^\n]*\n|\n)*)", log, re.MULTILINE)
     why = " ".join(blocks[0].split()) if blocks else _last_line(log)
+    cublas = "Install the toolkit's libraries too (cuBLAS is missing), or build with --backend cpu. "
     return BuildError(
-        "KNB210", "CMake could not prepare the build", why=_short(why), fix=f"The whole log: {path}"
+        "KNB210",
+        "CMake could not prepare the build",
+        why=_short(why),
+        fix=f"{cublas if 'cublas' in why.lower() else ''}The whole log: {path}",
     )
 
 

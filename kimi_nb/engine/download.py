@@ -1,15 +1,15 @@
-"""Downloads that can be trusted: pinned, resumable after anything, verified, and never half under a final name."""
+"""Downloads that can be trusted: pinned to a commit, resumable after anything, proven byte by byte."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kimi_nb.engine.fetch import adopt, preflight, remote
 from kimi_nb.engine.fetch.check import Checked, check, trouble_of
 from kimi_nb.engine.fetch.fulfil import Fulfilled, fulfil, needs_of
 from kimi_nb.engine.fetch.job import FileProgress, Options, Progress
+from kimi_nb.engine.fetch.past import Past
 from kimi_nb.engine.fetch.remote import Hub
 from kimi_nb.engine.fetch.shelf import Entry, Shelf
 from kimi_nb.engine.fetch.xet import pick_source
@@ -17,6 +17,7 @@ from kimi_nb.errors import DownloadError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from kimi_nb.engine.fetch.manifest import Manifest
 
@@ -27,6 +28,7 @@ __all__ = [
     "Options",
     "Progress",
     "download",
+    "first_shard",
     "plan_download",
     "verify",
 ]
@@ -65,7 +67,7 @@ class DownloadPlan:
         checked: What is there now.
         fetch_bytes: What would be fetched at most.
         transfer: How, and why that way.
-        disk: Where it would be written.
+        room: What there is where it would be written.
         warnings: What a person should know first.
     """
 
@@ -74,11 +76,11 @@ class DownloadPlan:
     checked: tuple[Checked, ...]
     fetch_bytes: int
     transfer: str
-    disk: preflight.Disk
+    room: preflight.Room
     warnings: tuple[str, ...]
 
 
-def download(
+def download(  # noqa: PLR0913 - every argument but the first has a default
     model: str,
     quant: str | None = None,
     *,
@@ -123,20 +125,20 @@ def download(
         return _result(entry)
     say = notice or (lambda _line: None)
 
-    def ready(checked: list[Checked], disk: preflight.Disk | None) -> None:
+    def ready(checked: list[Checked], room: preflight.Room | None) -> None:
         for line in _licence(shelf, entry.manifest):
             say(line)
         for look in checked:
             if look.why:
                 say(f"{look.file.path} is {look.verdict.value}: {look.why}")
-        for line in preflight.warnings_of(disk, entry.manifest.files) if disk is not None else ():
+        for line in preflight.warnings_of(room, entry.manifest.files) if room is not None else ():
             say(line)
 
     done = fulfil(shelf, entry, hub, token=token, options=options, progress=progress, ready=ready)
     return _concluded(shelf, entry, done)
 
 
-def plan_download(
+def plan_download(  # noqa: PLR0913 - as for download
     model: str,
     quant: str | None = None,
     *,
@@ -159,19 +161,19 @@ def plan_download(
     entry = _entry(shelf, hub, repo, quant, patterns, revision, update=update)
     checked = check(shelf, entry)
     needs = needs_of(entry, checked)
-    disk = preflight.check_space(needs, entry.blobs or entry.root, create=False)
+    room = preflight.check_room(needs, entry.blobs or entry.root, create=False)
     return DownloadPlan(
         manifest=entry.manifest,
         folder=entry.root,
         checked=tuple(checked),
         fetch_bytes=sum(need.missing for need in needs),
         transfer=pick_source(entry.manifest, hub, options.transfer)[1],
-        disk=disk,
-        warnings=tuple(preflight.warnings_of(disk, entry.manifest.files)),
+        room=room,
+        warnings=tuple(preflight.warnings_of(room, entry.manifest.files)),
     )
 
 
-def verify(
+def verify(  # noqa: PLR0913 - as for download
     where: Path | None = None,
     *,
     model: str | None = None,
@@ -210,7 +212,7 @@ def verify(
     hub = Hub(endpoint, token, timeout_s=options.timeout_s, backoff=options.backoff_s)
     entry = _adopted(shelf, hub, where, model, quant, revision)
     if not repair:
-        checked = check(shelf, entry, again=True)
+        checked = check(shelf, entry, past=Past(hub, entry.manifest), again=True)
         if not all(look.ok for look in checked):
             raise DownloadError(
                 "KNB416",
@@ -220,9 +222,9 @@ def verify(
             )
         return _concluded(shelf, entry, Fulfilled(tuple(checked), 0, {}, ""))
 
-    def ready(checked: list[Checked], _disk: preflight.Disk | None) -> None:
-        for look in checked if notice is not None else ():
-            if not look.ok:
+    def ready(checked: list[Checked], _room: preflight.Room | None) -> None:
+        for look in checked:
+            if notice is not None and not look.ok:
                 notice(f"{look.file.path} is {look.verdict.value}" + (f": {look.why}" if look.why else ""))
 
     done = fulfil(shelf, entry, hub, token=token, options=options, again=True, progress=progress, ready=ready)
@@ -354,10 +356,16 @@ def _concluded(shelf: Shelf, entry: Entry, done: Fulfilled) -> DownloadResult:
     )
 
 
+def first_shard(entry: Entry) -> Path:
+    """Return the file of a set to give to llama-server."""
+    paths = [entry.path(file) for file in entry.manifest.files]
+    ggufs = [path for path in paths if path.suffix == ".gguf" and not path.name.startswith("mmproj")]
+    return min(ggufs or paths)
+
+
 def _result(entry: Entry) -> DownloadResult:
     paths = tuple(entry.path(file) for file in entry.manifest.files)
-    ggufs = [path for path in paths if path.suffix == ".gguf" and not path.name.startswith("mmproj")]
-    return DownloadResult(min(ggufs or paths), paths, entry.manifest)
+    return DownloadResult(first_shard(entry), paths, entry.manifest)
 
 
 def _licence(shelf: Shelf, manifest: Manifest) -> list[str]:

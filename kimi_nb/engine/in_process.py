@@ -7,6 +7,7 @@ A crash in llama.cpp takes the process with it, so serving belongs to
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from kimi_nb.engine.binding import load_llama_cpp
@@ -14,13 +15,13 @@ from kimi_nb.errors import ModelFileError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from kimi_nb.engine.build import Build
 
 __all__ = ["InProcess"]
 
-_ERROR = 3
+# As in ggml.h; llama-cpp-python's own table of them is older.
+_ERROR = 4
 _CONTINUED = 5
 
 
@@ -77,6 +78,7 @@ class InProcess:
         n_gpu_layers: int = 0,
         build: Build | None = None,
     ) -> None:
+        model = Path(model)
         if not model.is_file():
             raise UsageError(
                 "KNB230",
@@ -148,6 +150,7 @@ class InProcess:
                 why=f"both must be at least 1, and the prompt less than the context, {self.n_ctx}",
                 fix="Change the prompt, or make n_ctx larger.",
             )
+        llama.reset()  # a reused prompt is computed in other batches, with slightly other numbers
         reply = llama.create_completion(tokens, max_tokens=max_tokens, temperature=temperature, seed=seed)
         return str(reply["choices"][0]["text"])
 

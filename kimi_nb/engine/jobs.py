@@ -6,18 +6,17 @@ import os
 import re
 from pathlib import Path
 
-import psutil
-
 __all__ = ["default_jobs", "memory_mib", "processors"]
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_OWN = Path("/proc/self/cgroup")
 _UNLIMITED = 1 << 60
 
 
 def _folders(controller: str) -> list[Path]:
     """Return the folders of this process's control groups: version 2, and version 1 of ``controller``."""
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = _OWN.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     found: list[Path] = []
@@ -42,6 +41,8 @@ def _number(folder: Path, *names: str) -> int | None:
 
 def memory_mib() -> int:
     """Return the memory that may still be used, in MiB, of the machine and of each control group."""
+    import psutil
+
     free: list[int] = [psutil.virtual_memory().available]
     for folder in _folders("memory"):
         limit = _number(folder, "memory.max", "memory.limit_in_bytes")

@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,7 @@ class LlamaServer:
             redactor({self.api_key, *environment_secrets()}),
         )
         self._owner = os.getpid()
-        self._states = StateMachine()
+        self._states = StateMachine(self._changed)
         self._lock = threading.RLock()
         self._cancel = threading.Event()
         self._starter: threading.Thread | None = None
@@ -107,6 +108,7 @@ class LlamaServer:
         self._watch: Watch | None = None
         self._down = threading.Event()
         self._down.set()
+        self._coming_back = False
         #: Why it failed, while the state is failed.
         self.error: KimiNbError | None = None
 
@@ -194,7 +196,7 @@ class LlamaServer:
             with self._lock:
                 if self._states.go(ServerState.STARTING, only_from={ServerState.STOPPED, ServerState.FAILED}):
                     self._cancel.set()  # a restart that was waiting for its time
-                    self._down.clear()
+                    self._coming_back = False
                     cancel = self._cancel = threading.Event()
                     if self._watch is not None:
                         self._watch.close()
@@ -204,11 +206,7 @@ class LlamaServer:
         atexit.unregister(self.stop)
         atexit.register(self.stop)
         watch = Watch(died=self._died, ask=self._look_after, every_s=_PROBE_EVERY_S)
-        try:
-            self._bring_up(watch, self._wanted_port, cancel)
-        except BaseException:
-            self._down.set()
-            raise
+        self._bring_up(watch, self._wanted_port, cancel)
         with self._lock:
             self._watch = watch
             watch.open()
@@ -286,6 +284,12 @@ class LlamaServer:
 
     # How it does it
 
+    def _changed(self, state: ServerState) -> None:
+        if state is ServerState.STARTING:
+            self._down.clear()
+        elif state is ServerState.STOPPED or (state is ServerState.FAILED and not self._coming_back):
+            self._down.set()
+
     def _running(self) -> ServerProcess:
         process = self._process
         if process is None or self.state not in _RUNNING:
@@ -352,7 +356,8 @@ class LlamaServer:
             check=lambda: _raise_if(cancel),
             progress=self._progress,
         )
-        self._probe = Probe(self._process.ping, self._process.cpu_s, hung_s=_HUNG_S)
+        ping = partial(self._process.ping, _PROBE_TIMEOUT_S)
+        self._probe = Probe(ping, self._process.cpu_s, hung_s=_HUNG_S)
 
     def _let_go(self, grace_s: float) -> None:
         atexit.unregister(self.stop)
@@ -366,7 +371,6 @@ class LlamaServer:
             if watch is not None:
                 watch.close()
             self._states.go(ServerState.STOPPED, only_from={ServerState.STOPPING})
-            self._down.set()
 
     def _look_after(self) -> None:
         well = self._probe.well()
@@ -390,11 +394,14 @@ class LlamaServer:
             self.error = error
             self._process = None
             cancel, watch = self._cancel, self._watch
+            self._coming_back = self._policy is not None and watch is not None
             self._states.go(ServerState.FAILED)
         if watch is not None and self._start_again(watch, process.port, cancel):
             return True
-        if not cancel.is_set():
-            self._down.set()
+        with self._lock:
+            if not cancel.is_set():  # otherwise stop() or start() has seen to it
+                self._coming_back = False
+                self._down.set()
         return False
 
     def _start_again(self, watch: Watch, port: int, cancel: threading.Event) -> bool:

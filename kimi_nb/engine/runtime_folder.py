@@ -56,7 +56,7 @@ def keep_key(key: str) -> Path:
             with suppress(OSError):
                 path.unlink()
     path = folder / f"serve-{os.getpid()}.key"
-    write_text(path, key + "\n", mode=0o600)
+    write_text(path, key, mode=0o600)  # no newline: programs send what they read
     return path
 
 

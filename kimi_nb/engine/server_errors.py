@@ -76,7 +76,9 @@ _SIGNS = (
     ),
     _Sign(
         "KNB516",
-        r"(chat template parsing error: .*|failed to initialize chat template.*|.*custom template is not.*)",
+        # Which of these arrives varies: llama.cpp may exit before its log thread has written everything.
+        r"(chat template parsing error: .*|the supplied chat template is not supported.*"
+        r"|failed to initialize chat template.*)",
         "the chat template cannot be used",
         "Leave chat_template out to use the model's own, or mend the template at the place named.",
     ),
@@ -131,6 +133,9 @@ def explain(
             else _LEAN
         )
         return ServerError(id_, f"llama-server was killed {when}", why=_CAUSES[out_of_memory], fix=fix)
+    if code == 0:
+        why = "someone outside this program told it to end, and it did"
+        return ServerError("KNB519", f"llama-server ended {when}", why=why, fix="Start it again.")
     texts = [text for line in lines if (text := _complaint(line))]
     for sign in _SIGNS:
         for text in texts:

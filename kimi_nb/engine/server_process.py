@@ -74,12 +74,18 @@ class ServerProcess:
         self.pid = self._process.command_pid
         if self._process.stdout is None:
             raise AssertionError("it was started with a pipe")
-        self._reader = log.follow(self._process.stdout, on_line=self._read_line, on_end=on_end)
+        self._silent = threading.Event()
+        self._on_end = on_end
+        self._reader = log.follow(self._process.stdout, on_line=self._read_line, on_end=self._end_of_output)
 
     def _read_line(self, line: str) -> None:
         if not self._listening.is_set() and (found := _LISTENING.search(line)):
             self._port = int(found[1])
             self._listening.set()
+
+    def _end_of_output(self) -> None:
+        self._silent.set()
+        self._on_end()
 
     @property
     def http(self) -> ServerHttp:
@@ -93,11 +99,16 @@ class ServerProcess:
 
     def poll(self) -> int | None:
         """Return its exit code, or None while it runs."""
-        return self._process.poll()
+        code = self._process.poll()
+        if code is None and self._silent.is_set():
+            # Its output ends a moment before the system tells that it has ended.
+            with suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(2.0)
+        return code
 
-    def ping(self) -> None:
+    def ping(self, timeout_s: float) -> None:
         """Ask something that the model's own queue must answer; raise OSError when no answer comes."""
-        self.http.ask("/slots")
+        self.http.ask("/slots", timeout_s=timeout_s)
 
     def cpu_s(self) -> float | None:
         """Return the processor time it has used, or None when that cannot be told."""

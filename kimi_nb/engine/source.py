@@ -52,7 +52,7 @@ def folder_source(folder: Path) -> Source:
     Raises:
         UsageError: The folder does not hold llama.cpp.
     """
-    folder = folder.expanduser().absolute()
+    folder = Path(folder).expanduser().absolute()
     lacking = [name for name in ("CMakeLists.txt", "include/llama.h") if not (folder / name).is_file()]
     if lacking:
         raise UsageError(

@@ -75,6 +75,11 @@ class Target:
         return f"{self.backend.name}-{_digest(self.parts())}"
 
     @property
+    def may_be_edited(self) -> bool:
+        """Whether the source is a person's checkout."""
+        return self.source.identity.startswith("tree:")
+
+    @property
     def folder(self) -> Path:
         """Where the finished build is."""
         return engine_home() / "builds" / self.key
@@ -82,7 +87,7 @@ class Target:
     @property
     def work(self) -> Path:
         """Where it is made; for an edited checkout the same folder, so that only the edits are compiled."""
-        place = str(self.source.folder) if self.source.identity.startswith("tree:") else self.source.identity
+        place = str(self.source.folder) if self.may_be_edited else self.source.identity
         return engine_home() / "work" / f"{self.backend.name}-{_digest(self.parts() | {'source': place})}"
 
     @property
@@ -92,7 +97,7 @@ class Target:
 
     def as_it_is_now(self) -> Target:
         """Return the same with the source's present content."""
-        if self.source.folder is None or not self.source.identity.startswith("tree:"):
+        if self.source.folder is None or not self.may_be_edited:
             return self
         return replace(self, source=folder_source(self.source.folder))
 

@@ -36,16 +36,24 @@ _SMALL_SHM_MIB = 1024
 """Docker gives 64 MiB by default; what several GPUs exchange through /dev/shm (NCCL, in vLLM) needs more."""
 
 
-def read_disk(folder: Path, root: Path = Path("/")) -> tuple[Disk, list[Note]]:
+def read_disk(folder: Path, root: Path = Path("/")) -> tuple[Disk | None, list[Note]]:
     """Look at the file system that ``folder`` is or will be on; nothing is written.
+
+    Where the file system does not answer (a network one that went away, say), there is a note and no disk.
 
     Args:
         folder: The models folder; it need not exist yet.
         root: Where ``proc`` and ``sys`` lie.
     """
     real = Path(os.path.realpath(folder))
-    there = next(path for path in (real, *real.parents) if path.exists())
-    room = os.statvfs(there)
+    # Not Path.exists, which raises where a folder above may not be entered.
+    there = next((path for path in (real, *real.parents) if os.path.exists(path)), Path("/"))  # noqa: PTH110
+    try:
+        room = os.statvfs(there)
+    except OSError as error:
+        return None, [
+            _unwritable(f"the models folder {folder} cannot be looked at", error.strerror or str(error))
+        ]
     mount = _mount_of(there, root)
     limit = _max_file_mib(mount.filesystem)
     disk = Disk(
@@ -117,18 +125,16 @@ def _rotational(root: Path, device: str) -> bool | None:
     return None
 
 
+def _unwritable(what: str, why: str) -> Note:
+    fix = "Name another folder with KIMI_NB_MODELS."
+    return Note(id="KNB115", severity="warning", what=what, why=why, fix=fix)
+
+
 def _notes(disk: Disk) -> list[Note]:
     notes = []
     if not disk.writable:
-        notes.append(
-            Note(
-                id="KNB115",
-                severity="warning",
-                what=f"nothing can be written to {disk.path}",
-                why="the folder belongs to someone else, or its file system is mounted read-only",
-                fix="Name another folder with KIMI_NB_MODELS.",
-            )
-        )
+        why = "it is not ours to write to, is no folder, or its file system is mounted read-only"
+        notes.append(_unwritable(f"nothing can be written to {disk.path}", why))
     if disk.network:
         notes.append(
             Note(

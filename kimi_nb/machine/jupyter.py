@@ -51,7 +51,7 @@ def _folder(program: str) -> str:
 
 
 def _kernel_python() -> str | None:
-    """Find the kernel as jupyter_client does, but without loading IPython, which may write to the home folder."""
+    """Find the kernel as jupyter_client does, but without IPython, which writes to the home folder."""
     try:
         from jupyter_core.paths import jupyter_path
     except ImportError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kimi_nb.model.catalog import CatalogModel, Quant, catalog
     from kimi_nb.model.gguf_header import read_header
+    from kimi_nb.model.gguf_hub import read_remote_header
     from kimi_nb.model.gguf_model import Model, Shard
     from kimi_nb.model.gguf_tensors import TensorInfo
     from kimi_nb.model.tools_ts import encode_tools
@@ -21,6 +22,7 @@ __all__ = [
     "catalog",
     "encode_tools",
     "read_header",
+    "read_remote_header",
 ]
 
 _HOMES = {
@@ -31,6 +33,7 @@ _HOMES = {
     "TensorInfo": "kimi_nb.model.gguf_tensors",
     "encode_tools": "kimi_nb.model.tools_ts",
     "read_header": "kimi_nb.model.gguf_header",
+    "read_remote_header": "kimi_nb.model.gguf_hub",
 }
 
 

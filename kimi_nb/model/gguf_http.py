@@ -107,7 +107,11 @@ def read_headers(urls: Sequence[str], *, commit: str | None = None) -> list[Head
 
 
 def _file_name(url: str) -> str:
-    return unquote(urlsplit(url).path.rpartition("/")[2]) or url.partition("?")[0]
+    plain = url.partition("?")[0]
+    try:
+        return unquote(urlsplit(url).path.rpartition("/")[2]) or plain
+    except ValueError as error:
+        raise fault("KNB348", plain, "its address is not a URL") from error
 
 
 def _read_one(client: httpx2.Client, job: _Job) -> Header:

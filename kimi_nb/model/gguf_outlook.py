@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["Outlook", "PackedArray"]
 
 _TOKENS, _KINDS, _MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "merges"))
-# Tokens come sorted by rank and grow longer towards the end. Kimi's vocabulary is known; for others, 9 bytes is
-# about what tokens of large byte-pair vocabularies take.
+# Tokens come sorted by rank and grow longer towards the end. Kimi's vocabulary is known; in other large
+# byte-pair vocabularies a token takes about 9 bytes.
 _TOKEN_BYTES = {"kimi-k2": 10.6}
 _OTHER_TOKEN_BYTES = 9.0
 _ENOUGH = 50_000

@@ -311,12 +311,12 @@ class HeaderScan:
                     position += 8 + read(buffer, position)[0]
                 left = 0
             except (struct.error, OverflowError):  # a length lies beyond the buffer, or a step led there
-                self._length(position, f"a string in {quoted(key)}")
+                self._length(position - self.size, f"a string in {quoted(key)}")
                 self._outlook.array = (key, count, left, position)
                 self._outlook.array_from = start
                 yield from self._until(position + 8)
         self._outlook.array = None
-        self._length(position, f"a string in {quoted(key)}")
+        self._length(position - self.size, f"a string in {quoted(key)}")
         yield from self._until(position)
         return position
 

@@ -74,6 +74,9 @@ def nano_path() -> Path:
     """
     from filelock import FileLock, Timeout
 
+    shipped = Path(str(files("kimi_nb.nano").joinpath("data", "nano.gguf")))
+    if shipped.exists():
+        return shipped
     folder = cache_home() / "nano" / _content_key()
     path = folder / "nano.gguf"
     if _intact(path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +79,11 @@ def _tidy(cell: dict[str, Any], parameters: dict[str, Any]) -> None:
                 joined[-1]["text"] += output["text"]
                 continue
         joined.append(output)
+    for output in joined:
+        if output["output_type"] == "stream" and "\r" in output["text"]:
+            # A terminal shows what follows the last return. (nbclient's own way takes hours for a long line.)
+            lines = output["text"].replace("\r\n", "\n").split("\n")
+            output["text"] = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
     if cell["cell_type"] == "code":
         cell["outputs"] = joined
 
@@ -87,7 +91,7 @@ def _tidy(cell: dict[str, Any], parameters: dict[str, Any]) -> None:
 def _marked(cells: list[dict[str, Any]], status: NotebookStatus, error: Failure) -> list[dict[str, Any]]:
     """Put a note at the top, and another before the cell that failed, which the first one links to."""
     # A block of HTML, because Markdown would make something of the stars and brackets that errors hold.
-    text = f"<strong>This run {status}.</strong> {html.escape(str(error), quote=False)}"
+    text = f"<strong>This run {status}.</strong> {error.to_html()}"
     if error.cell is None:
         return [_note("kimi-nb-note", f"<p>{text}</p>"), *cells]
     given = [at for at, cell in enumerate(cells) if _INJECTED not in cell["metadata"].get("tags", [])]

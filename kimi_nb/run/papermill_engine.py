@@ -128,7 +128,9 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]  # papermill ships
             if so_far + size > CELL_PRINTS_BYTES:
                 kept = msg["content"]["text"][: CELL_PRINTS_BYTES - so_far]
                 mib = CELL_PRINTS_BYTES >> 20
-                msg["content"]["text"] = f"{kept}\n[this cell printed more than {mib} MiB; the rest was dropped]\n"
+                msg["content"]["text"] = (
+                    f"{kept}\n[this cell printed more than {mib} MiB; the rest was dropped]\n"
+                )
         return super().process_message(msg, cell, cell_index)
 
 
@@ -156,7 +158,6 @@ class _Engine(NBClientEngine):  # type: ignore[misc]  # papermill ships no types
                 timeout=cell_timeout,
                 startup_timeout=start_timeout,
                 iopub_timeout=OUTPUT_LATE_S,
-                coalesce_streams=True,
                 on_notebook_start=watch.kernel_ready,
                 on_cell_execute=watch.cell_begins,
                 on_cell_executed=watch.cell_ends,

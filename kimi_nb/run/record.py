@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +41,10 @@ class Failure:
     def __str__(self) -> str:
         where = "" if self.line is None else f" in the cell that begins `{self.line}`"
         return " ".join(f"{self.id}: {self.kind}{where}: {self.message}. {self.fix}".split())
+
+    def to_html(self) -> str:
+        """Return what :func:`str` gives, with the cell's line as code."""
+        return re.sub(r"`(.*)`", r"<code>\1</code>", html.escape(str(self), quote=False), count=1)
 
     def to_json(self) -> dict[str, Any]:
         """Return the failure as ``run.json`` holds it."""

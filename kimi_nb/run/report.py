@@ -6,6 +6,7 @@ import html
 import json
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from kimi_nb.errors import RunError
 from kimi_nb.files import write_text
@@ -78,14 +79,14 @@ happened</th></tr></thead> <tbody>{rows}</tbody></table></div>
 
 def _row(one: NotebookRun) -> str:
     name = html.escape(one.name)
-    link = f'<a href="{name}.html">{name}</a>' if one.executed else name
-    what = [html.escape(str(one.error))] if one.error else []
+    link = f'<a href="{quote(one.name)}.html">{name}</a>' if one.executed else name
+    what = [one.error.to_html()] if one.error else []
     if one.masked:
         what.append(f"A secret was found {one.masked} times in what it left, and masked.")
     if one.attempts > 1:
         what.append("Its kernel was started twice: the first lost a race for its ports.")
     if one.log:
-        what.append(f'<a href="{html.escape(one.log)}">Log of {name}</a>')
+        what.append(f'<a href="{quote(one.log)}">Log of {name}</a>')
     memory = "unknown" if one.peak_mib is None else f"{one.peak_mib:.0f}"
     return (
         f'<tr><th scope="row">{link}</th><td>{_status(one.status)}</td>'

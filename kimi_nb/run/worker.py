@@ -78,8 +78,9 @@ def main(argv: list[str]) -> int:
 
 
 def _attempt(job: dict[str, Any], events: _Events, stopped: _Stopped) -> dict[str, Any]:
-    # jsonschema, which papermill loads, would build a grammar for internationalised addresses: 1.2 s, for nothing here.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # Python's own way to say "not installed"
+    # jsonschema, which papermill loads, would spend 1.2 s on a grammar for addresses that nobody checks here;
+    # None is Python's own way to say that a module is not installed.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # typeshed leaves None out
     from papermill.exceptions import PapermillExecutionError
 
     from kimi_nb.run.papermill_engine import Watch, execute
@@ -99,12 +100,13 @@ def _attempt(job: dict[str, Any], events: _Events, stopped: _Stopped) -> dict[st
         pass  # the watch has seen the error, or it was one that its cell may raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - our owner must hear of all
         raised = error
-    memory = watch.memory
+    kernel_mib = _kernel_peak_mib(watch)
+    tree_mib = None if watch.memory is None else watch.memory.tree_mib
     return {
         **_verdict(watch, raised, stopped, job),
         "cells_run": watch.cells_run,
-        "kernel_peak_mib": _kernel_peak_mib(watch),
-        "peak_mib": memory.tree_mib if memory else None,
+        "kernel_peak_mib": kernel_mib,
+        "peak_mib": max(filter(None, (kernel_mib, tree_mib)), default=None),
     }
 
 

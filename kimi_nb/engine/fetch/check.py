@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from kimi_nb.engine.fetch.running import MARK, PIECE, digest_of
 from kimi_nb.engine.fetch.shelf import Stamp
 from kimi_nb.files import sha256_file
 
@@ -18,12 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kimi_nb.engine.fetch.manifest import RemoteFile
+    from kimi_nb.engine.fetch.past import Past
     from kimi_nb.engine.fetch.shelf import Entry, Shelf
 
-__all__ = ["PIECE", "Checked", "Verdict", "check", "digest_of"]
-
-PIECE = 1024 * 1024
-"""Files are hashed, and marked, in pieces of this size."""
+__all__ = ["Checked", "Verdict", "check", "trouble_of"]
 
 AT_ONCE = 2
 
@@ -71,19 +69,11 @@ class Checked:
         return {"file": self.file.path, "path": str(self.path), "state": self.verdict.value, "why": self.why}
 
 
-def digest_of(file: RemoteFile) -> hashlib._Hash:
-    """Return a fresh hash of the kind that a file's key is in."""
-    if file.sha256 is not None:
-        return hashlib.sha256()
-    digest = hashlib.sha1(usedforsecurity=False)
-    digest.update(b"blob %d\0" % file.size)
-    return digest
-
-
 def check(
     shelf: Shelf,
     entry: Entry,
     *,
+    past: Past | None = None,
     again: bool = False,
     hashed: Callable[[str, int], None] | None = None,
     stop: threading.Event | None = None,
@@ -93,11 +83,12 @@ def check(
     Args:
         shelf: Knows what was proven before, and is told what is proven now.
         entry: The set.
+        past: Names files of earlier commits.
         again: Hash files too whose proof still stands.
         hashed: Called with a path in the repository and how many of its bytes were hashed so far.
         stop: Ends the work early.
     """
-    look = _Look(shelf, entry, again=again, hashed=hashed, stop=stop or threading.Event())
+    look = _Look(shelf, entry, past, again=again, hashed=hashed, stop=stop or threading.Event())
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="check") as pool:
         try:
             return list(pool.map(look.at, entry.manifest.files))
@@ -110,6 +101,7 @@ def check(
 class _Look:
     shelf: Shelf
     entry: Entry
+    past: Past | None
     again: bool
     hashed: Callable[[str, int], None] | None
     stop: threading.Event
@@ -142,9 +134,13 @@ class _Look:
         return Checked(file, path, Verdict.NO_GGUF, name_of_stranger(head)[1])
 
     def _other_size(self, file: RemoteFile, path: Path, size: int) -> Checked:
-        known = self._known(size)
-        if known and (named := known.get(sha256_file(path))):
-            return self._named(file, path, named)
+        known, past = self._known(size), self._past(size)
+        if known or past:
+            digest = sha256_file(path)
+            if digest in known:
+                return self._named(file, path, known[digest])
+            if digest in past:
+                return Checked(file, path, Verdict.OTHER, f"it is {past[digest]}")
         if size < file.size:
             why = f"it has {size:,} of {file.size:,} bytes"
             return Checked(file, path, Verdict.SHORT, why, ((0, size),))
@@ -159,7 +155,7 @@ class _Look:
             before = Stamp.from_stat(os.fstat(opened.fileno()))
             while (count := opened.readinto(buffer)) and not self.stop.is_set():
                 digest.update(buffer[:count])
-                marks.append(digest.copy().hexdigest()[:8])
+                marks.append(digest.copy().hexdigest()[:MARK])
                 done += count
                 if bad is None and len(marks) <= len(known) and marks[-1] != known[len(marks) - 1]:
                     bad = len(marks) - 1
@@ -173,6 +169,8 @@ class _Look:
             return Checked(file, path, Verdict.WHOLE)
         if named := self._known(file.size).get(digest.hexdigest()):
             return self._named(file, path, named)
+        if named := self._past(file.size).get(digest.hexdigest()):
+            return Checked(file, path, Verdict.OTHER, f"it is {named}")
         if bad is not None:
             why = f"its bytes differ from what they were from MiB {bad} on"
             start = bad * PIECE
@@ -185,6 +183,9 @@ class _Look:
         manifest = self.entry.manifest
         here = {file.sha256: file.path for file in manifest.files if file.sha256 and file.size == size}
         return {sha: path for path, length, sha in manifest.others if length == size} | here
+
+    def _past(self, size: int) -> dict[str, str]:
+        return self.past.of_size(size) if self.past is not None else {}
 
     def _named(self, file: RemoteFile, path: Path, named: str) -> Checked:
         if any(other.path == named for other in self.entry.manifest.files):

@@ -12,7 +12,8 @@ from kimi_nb.engine.fetch.adopt import hub_cache
 from kimi_nb.engine.fetch.check import Checked, check
 from kimi_nb.engine.fetch.job import FileProgress, Job, Options, Progress, State
 from kimi_nb.engine.fetch.part import Busy, journal_of
-from kimi_nb.engine.fetch.preflight import Disk, Need, check_space
+from kimi_nb.engine.fetch.past import Past
+from kimi_nb.engine.fetch.preflight import Need, Room, check_room
 from kimi_nb.engine.fetch.remote import is_offline
 from kimi_nb.engine.fetch.repair import link_copies, part_path, salvage
 from kimi_nb.engine.fetch.transfer import Transfer
@@ -69,7 +70,7 @@ def fulfil(
     options: Options,
     again: bool = False,
     progress: Callable[[Progress], None] | None = None,
-    ready: Callable[[list[Checked], Disk | None], None] | None = None,
+    ready: Callable[[list[Checked], Room | None], None] | None = None,
 ) -> Fulfilled:
     """Make a set whole.
 
@@ -86,15 +87,15 @@ def fulfil(
     Raises:
         DownloadError: Why it could not be made whole; what has come is kept.
     """
-    checked = _look(shelf, entry, again=again, progress=progress)
+    checked = _look(shelf, entry, Past(hub, entry.manifest), again=again, progress=progress)
     linked = link_copies(shelf, entry, checked, None if entry.blobs else hub_cache())
     if linked:
         now = check(shelf, entry)
         checked = [new if old.file.path in linked else old for old, new in zip(checked, now, strict=True)]
     broken = [look for look in checked if not look.ok]
-    disk = check_space(needs_of(entry, checked), entry.blobs or entry.root) if broken else None
+    room = check_room(needs_of(entry, checked), entry.blobs or entry.root) if broken else None
     if ready is not None:
-        ready(checked, disk)
+        ready(checked, room)
     if not broken:
         shelf.save(entry)
         return Fulfilled(tuple(checked), 0, linked, "")
@@ -117,16 +118,16 @@ def fulfil(
         settled=lambda job: shelf.is_proven(job.file, entry.path(job.file)),
         source=source,
     )
-    whole = [
-        FileProgress(look.file.path, look.file.size, look.file.size, State.DONE)
-        for look in checked
-        if look.ok
-    ]
+    whole = [_done(look.file) for look in checked if look.ok]
     try:
         transfer.run(None if progress is None else lambda now: progress(_with(now, whole)))
     except OSError as error:
         raise trouble.disk_error(error, entry.root) from error
-    return Fulfilled(tuple(checked), sum(job.fetched for job in jobs), linked, why)
+    return Fulfilled(tuple(checked), sum(job.fetched for job in jobs), linked, why + source.afterword)
+
+
+def _done(file: RemoteFile) -> FileProgress:
+    return FileProgress(file.path, file.size, file.size, State.DONE)
 
 
 def _with(now: Progress, whole: list[FileProgress]) -> Progress:
@@ -139,7 +140,7 @@ def _with(now: Progress, whole: list[FileProgress]) -> Progress:
 
 
 def _look(
-    shelf: Shelf, entry: Entry, *, again: bool, progress: Callable[[Progress], None] | None
+    shelf: Shelf, entry: Entry, past: Past, *, again: bool, progress: Callable[[Progress], None] | None
 ) -> list[Checked]:
     """Check a set while this thread, which may touch widgets, shows how far that is."""
     hashed: dict[str, int] = {}
@@ -147,7 +148,7 @@ def _look(
 
     def work() -> None:
         try:
-            found.extend(check(shelf, entry, again=again, hashed=hashed.__setitem__, stop=stop))
+            found.extend(check(shelf, entry, past=past, again=again, hashed=hashed.__setitem__, stop=stop))
         except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
             failed.append(error)
 

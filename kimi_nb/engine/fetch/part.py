@@ -167,15 +167,12 @@ class PartFile:
             self.fetched += stop - start
             self._changed.notify_all()
 
-    def give_back(self, claim: Claim) -> bool:
-        """End a claim, freeing those of its bytes that did not come; return whether it was still open."""
+    def give_back(self, claim: Claim) -> None:
+        """End a claim, freeing those of its bytes that did not come; to be called once."""
         with self._changed:
-            if claim not in self._open:
-                return False
             self._open.discard(claim)
             self._claimed.remove(*claim)
             self._changed.notify_all()
-            return True
 
     # ---- for the thread that syncs, and for the one that hashes
 

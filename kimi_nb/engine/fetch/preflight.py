@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import resource
-import shutil
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kimi_nb.engine.fetch.quota import left_by_quota
 from kimi_nb.engine.fetch.trouble import disk_error, too_large
 from kimi_nb.errors import DownloadError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from kimi_nb.engine.fetch.manifest import RemoteFile
 
-__all__ = ["Disk", "Need", "check_space", "disk_of", "warnings_of"]
+__all__ = ["Need", "Room", "check_room", "room_of", "warnings_of"]
 
-NETWORK = {
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "9p",
-    "afpfs",
-    "ceph",
-    "glusterfs",
-    "lustre",
-    "webdav",
-    "drvfs",
-}
-FAT = {"vfat", "msdos", "fat", "fat32"}
-FAT_MOST = 4 * 1024**3 - 1
-RESERVE = 256 * 1024 * 1024
+MIB = 1024 * 1024
+RESERVE = 256 * MIB
 """Left free, for journals, manifests and everybody else."""
 
 LARGE = 2 * 1024**3
@@ -43,18 +27,22 @@ LARGE = 2 * 1024**3
 
 
 @dataclass(frozen=True)
-class Disk:
-    """The filesystem a folder is on.
+class Room:
+    """What a folder's filesystem has room for.
 
     Args:
         mount: Where it is mounted.
-        kind: ``ext4``, ``nfs`` and so on; empty when it cannot be told.
-        free: Bytes that may still be written by this user.
+        filesystem: ``ext4``, ``nfs`` and so on.
+        free_bytes: What this user may still write, a quota counted.
+        largest_bytes: The largest file it takes, where that is small enough to matter.
+        notes: What a person should know of it.
     """
 
-    mount: Path
-    kind: str
-    free: int
+    mount: str
+    filesystem: str
+    free_bytes: int
+    largest_bytes: int | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,79 +66,86 @@ def existing(folder: Path) -> Path:
     return folder
 
 
-def disk_of(folder: Path) -> Disk:
-    """Find out which filesystem a folder is on, or will be."""
+def room_of(folder: Path) -> Room:
+    """Find out what there is room for where a folder is, or will be."""
     import psutil
 
+    from kimi_nb.machine.disk import read_disk
+
+    disk, notes = read_disk(folder)
     there = existing(folder).resolve()
-    mount, kind = Path("/"), ""
-    for part in psutil.disk_partitions(all=True):
-        where = Path(part.mountpoint)
-        if there.is_relative_to(where) and len(where.parts) >= len(mount.parts):
-            mount, kind = where, part.fstype.lower()
-    return Disk(mount, kind, shutil.disk_usage(there).free)
+    above = [part for part in psutil.disk_partitions(all=True) if there.is_relative_to(part.mountpoint)]
+    best = max(above, key=lambda part: len(part.mountpoint), default=None)
+    if disk is None:
+        return Room(best.mountpoint if best else "/", "unknown", 0, None, tuple(map(str, notes)))
+    quota = left_by_quota(best.device) if best else None
+    free = disk.free_mib * MIB
+    return Room(
+        mount=best.mountpoint if best else "/",
+        filesystem=disk.filesystem,
+        free_bytes=free if quota is None else min(free, quota),
+        largest_bytes=disk.max_file_mib * MIB if disk.max_file_mib is not None else None,
+        notes=tuple(str(note) for note in notes if disk.network),
+    )
 
 
-def check_space(needs: Sequence[Need], folder: Path, *, create: bool = True) -> Disk:
+def check_room(needs: Sequence[Need], folder: Path, *, create: bool = True) -> Room:
     """See that the files fit where they are to go.
 
+    Args:
+        needs: What is to be written.
+        folder: Where.
+        create: Make the folder; without it nothing is left behind.
+
     Raises:
-        DownloadError: No space (KNB408), a file too large for the filesystem (KNB411), no permission
-            (KNB410).
+        DownloadError: No space (KNB408), a file too large (KNB411), no permission (KNB410).
     """
-    _check_writable(folder if create else existing(folder))
-    disk = disk_of(folder)
+    _check_writable(folder, create=create)
+    room = room_of(folder)
     largest = max((need.file.size for need in needs), default=0)
-    if disk.kind in FAT and largest > FAT_MOST:
-        raise too_large(folder, largest, f"{disk.mount} is FAT32, whose files end at 4 GiB")
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    if limit != resource.RLIM_INFINITY and largest > limit:
-        raise too_large(
-            folder, largest, f"ulimit -f lets this process write files of {limit / 1e9:.2f} GB at most"
-        )
+    if room.largest_bytes is not None and largest > room.largest_bytes:
+        most = f"{room.largest_bytes / 1e9:.2f} GB is the most"
+        limit = f"{most} for its filesystem ({room.filesystem}) or for ulimit -f"
+        raise too_large(folder, largest, limit)
     missing = sum(need.missing for need in needs)
-    if missing and missing + RESERVE > disk.free:
+    if missing and missing + RESERVE > room.free_bytes:
         raise DownloadError(
             "KNB408",
             f"{missing / 1e9:.1f} GB do not fit on the disk of {folder}",
-            why=f"{disk.free / 1e9:.1f} GB are free on {disk.mount} (what is here already was counted)",
+            why=f"{room.free_bytes / 1e9:.1f} GB are free on {room.mount} (what is here already was counted)",
             fix="Make space, choose another disk with --folder, or a smaller quant.",
         )
-    return disk
+    return room
 
 
-def _check_writable(folder: Path) -> None:
+def _check_writable(folder: Path, *, create: bool) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder if create else existing(folder)):
             pass
     except FileExistsError as error:
-        raise disk_error(OSError(0, "it is not a folder"), folder) from error
+        raise disk_error(OSError(0, "there is a file of that name"), folder) from error
     except OSError as error:
         raise disk_error(error, folder) from error
 
 
-def warnings_of(disk: Disk, files: Sequence[RemoteFile]) -> list[str]:
+def warnings_of(room: Room, files: Sequence[RemoteFile]) -> list[str]:
     """Return what a person should know before they start, though it forbids nothing."""
-    found = []
+    found = list(room.notes)
     total = sum(file.size for file in files if file.path.endswith(".gguf"))
-    if disk.kind in NETWORK or disk.kind.startswith("fuse.ssh"):
+    if room.filesystem in {"tmpfs", "ramfs"}:
         found.append(
-            f"{disk.mount} is a network mount ({disk.kind}): llama.cpp reads the model through it at every start, "
-            "and memory-mapped weights that do not fit in RAM are read through it for every token"
+            f"{room.mount} is memory ({room.filesystem}): the model takes RAM, and a reboot takes the model"
         )
-    if disk.kind in {"tmpfs", "ramfs"}:
+    if room.filesystem == "exfat":
         found.append(
-            f"{disk.mount} is memory ({disk.kind}): the model is gone after a reboot and takes RAM until then"
-        )
-    if disk.kind == "exfat":
-        found.append(
-            f"{disk.mount} is exFAT: it has no links and forgets file identities, so files are verified anew"
+            f"{room.mount} is exFAT, which forgets file identities: files are verified at every mount"
         )
     if total > LARGE and total > (memory := _memory()):
         found.append(
-            f"{total / 1e9:.0f} GB of weights are more than this machine's {memory / 1e9:.0f} GB of memory: llama.cpp "
-            "will read weights from the disk for every token, which is slow (kimi-nb plan says how slow)"
+            f"{total / 1e9:.0f} GB of weights are more than this machine's {memory / 1e9:.0f} GB of memory: "
+            "llama.cpp will read from the disk for every token (kimi-nb plan says how slow that is)"
         )
     return found
 
@@ -159,4 +154,4 @@ def _memory() -> int:
     """Return the bytes of host and GPU memory together."""
     from kimi_nb.machine import probe
 
-    return probe().capacity_mib * 1024 * 1024
+    return probe().capacity_mib * MIB

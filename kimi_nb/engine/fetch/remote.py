@@ -52,7 +52,7 @@ def endpoint_of(endpoint: str | None) -> str:
 
 
 def token_of(token: str | None) -> str | None:
-    """Return the token to send: ``token``, else what huggingface_hub would find (``HF_TOKEN``, its token file)."""
+    """Return the token to send: ``token``, else what huggingface_hub would find."""
     if token is not None:
         return token or None
     if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in _TRUE:
@@ -263,7 +263,7 @@ def _of_quant(files: Iterable[RemoteFile], quant: str) -> list[RemoteFile]:
 
 
 def quant_of(path: str) -> str:
-    """Return the quant that a file's own name ends with: ``K-UD-Q4_K_XL-00001-of-00013.gguf`` is ``UD-Q4_K_XL``."""
+    """Return the quant that a file's name ends with: of ``K-UD-Q4_K_XL-00001-of-00013.gguf``, UD-Q4_K_XL."""
     stem = path.rsplit("/", 1)[-1].removesuffix(".gguf")
     head, dash, tail = stem.rpartition("-of-")
     if dash and tail.isdigit():

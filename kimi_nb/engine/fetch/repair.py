@@ -25,7 +25,7 @@ __all__ = ["link_copies", "part_path", "salvage"]
 
 
 def part_path(entry: Entry, file: RemoteFile) -> Path:
-    """Return where a file is kept while it is fetched: beside its place, so that giving it its name is one rename."""
+    """Return where a file is collected: beside its place, so that giving it its name is one rename."""
     place = entry.place(file)
     return place.with_name(f".{place.name[:150]}.{file.key[:12]}.part")
 

@@ -9,7 +9,6 @@ Everything is below ``<folder>/.kimi-nb``::
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from dataclasses import dataclass
@@ -17,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.engine.fetch.manifest import Manifest, RemoteFile
+from kimi_nb.engine.fetch.running import MARK
 from kimi_nb.errors import DownloadError
 from kimi_nb.files import models_home, write_json
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Sequence
 
 __all__ = ["Entry", "Shelf", "Stamp"]
@@ -177,7 +178,7 @@ class Shelf:
     def marks(self, file: RemoteFile) -> list[str]:
         """Return the marks of a file that was ever proven here, else none."""
         text = str(self._proof(file).get("marks", ""))
-        return [text[at : at + 8] for at in range(0, len(text), 8)]
+        return [text[at : at + MARK] for at in range(0, len(text), MARK)]
 
     def proven_copies(self, file: RemoteFile) -> list[Path]:
         """Return every unchanged place where this content was proven."""

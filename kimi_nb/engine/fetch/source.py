@@ -63,6 +63,10 @@ class Source(Protocol):
     def takes_ranges(self, file: RemoteFile) -> bool:
         """Tell whether a file can be had from its middle on, as far as is known."""
 
+    @property
+    def afterword(self) -> str:
+        """What has to be added to the reason for choosing it, once it was used."""
+
     def abort(self) -> None:
         """Wake threads that wait for bytes by other means than their wire."""
 
@@ -118,6 +122,8 @@ class HttpSource:
                 wire.finish(answer)
         except (OSError, http.client.HTTPException) as error:
             raise Retry(plain_words(error), server=False) from error
+
+    afterword = ""
 
     def abort(self) -> None:
         """See :class:`Source`; everything here waits on its wire."""

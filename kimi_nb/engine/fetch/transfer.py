@@ -12,10 +12,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from kimi_nb.engine.fetch.check import PIECE, digest_of
 from kimi_nb.engine.fetch.job import FileProgress, Job, Options, Progress, State
 from kimi_nb.engine.fetch.pace import Limiter, Meter, backoff_s
 from kimi_nb.engine.fetch.part import Busy, Claim, PartFile
+from kimi_nb.engine.fetch.running import PIECE, RunningHash
 from kimi_nb.engine.fetch.source import Retry, Source
 from kimi_nb.engine.fetch.trouble import came_wrong, disk_error, gave_up
 from kimi_nb.engine.fetch.wire import Wire
@@ -77,8 +77,12 @@ class Transfer:
         What has come is kept whatever happens; running again continues.
         """
         meter, options = Meter(), self._options
-        works = [self._connection] * options.connections + [self._keeper] * min(AT_ONCE, len(self._jobs))
-        threads = [threading.Thread(target=self._guarded, args=(work,), daemon=True) for work in works]
+        works = [("fetch", self._connection)] * options.connections
+        works += [("keep", self._keeper)] * min(AT_ONCE, len(self._jobs))
+        threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=f"{name}-{number}", daemon=True)
+            for number, (name, work) in enumerate(works)
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -164,7 +168,7 @@ class Transfer:
             job.part = part
             self._set(job, State.FETCHING)
             syncer = threading.Thread(
-                target=self._guarded, args=(lambda: self._sync(job, part),), daemon=True
+                target=self._guarded, args=(lambda: self._sync(job, part),), name="sync", daemon=True
             )
             syncer.start()
             try:
@@ -183,40 +187,29 @@ class Transfer:
             part.close()
 
     def _follow(self, job: Job, part: PartFile) -> None:
-        """Hash the file from its start as far as it is here, until it is whole; then judge it.
-
-        Where marks from an earlier proof are known, a piece that went bad on the disk shows at once, and only
-        that piece is fetched again.
-        """
+        """Hash the file from its start as far as it is here, until it is whole; then judge it."""
         buffer = memoryview(bytearray(PIECE))
-        digest, hashed, tried = digest_of(job.file), 0, set[int]()
-        job.marks = []
+        hashed, running = 0, RunningHash(job.file, job.known)
         while not self._stop.is_set() and job.state is State.FETCHING:
             ready = part.prefix()
             if ready - hashed < PIECE and ready < part.size:
                 part.wait(LOOK_S)
             elif hashed < part.size:
-                before, number = digest.copy(), len(job.marks)
                 count = part.read_into(hashed, buffer)
-                digest.update(buffer[:count])
-                mark = digest.copy().hexdigest()[:8]
-                if number < len(job.known) and mark != job.known[number] and number not in tried:
-                    tried.add(number)
-                    part.forget(hashed, hashed + count)
-                    digest = before
+                bad = running.feed(buffer[:count])
+                if bad:
+                    part.forget(hashed, min(part.size, hashed + bad * PIECE))
                     self._wake()
-                    continue
-                if number in tried and mark != job.known[number]:
-                    job.known = []  # the piece came anew and is the same: the marks are of something else
-                job.marks.append(mark)
-                hashed += count
-            elif digest.hexdigest() in {job.file.sha256, job.file.git_oid}:
+                else:
+                    hashed += count
+            elif running.right:
+                job.marks = running.marks
                 part.finish(job.target)
                 job.on_done(job)
                 self._set(job, State.DONE)
             else:
                 self._bad(job, part)
-                digest, hashed, job.marks, job.known = digest_of(job.file), 0, [], []
+                hashed, running = 0, RunningHash(job.file, [])
 
     def _bad(self, job: Job, part: PartFile) -> None:
         job.wrong += 1
@@ -250,22 +243,31 @@ class Transfer:
                 job, part, claim = taken
                 landing = _Landing(self, job, part, claim.start)
                 try:
-                    try:
-                        self._source.fetch(wire, job.file, claim.start, claim.stop, landing)
-                    finally:
-                        landing.commit()
-                    failures, self._note = 0, ""
-                except Retry as retry:
-                    failures = 0 if landing.came else failures + 1
-                    self._release(job, part, claim)
-                    self._wait(job, retry, failures)
+                    retry = self._fetch(wire, job, claim, landing)
                 finally:
                     self._release(job, part, claim)
+                if retry is None:
+                    failures, self._note = 0, ""
+                else:
+                    failures = 0 if landing.came else failures + 1
+                    self._wait(job, retry, failures)
+
+    def _fetch(self, wire: Wire, job: Job, claim: Claim, landing: _Landing) -> Retry | None:
+        try:
+            self._source.fetch(wire, job.file, claim.start, claim.stop, landing)
+        except Retry as retry:
+            return retry
+        finally:
+            landing.commit()
+        return None
 
     def _take(self) -> tuple[Job, PartFile, Claim] | None:
         """Wait for something to fetch; ``None`` when there will be nothing more."""
         with self._turn:
             while not self._stop.is_set() and not all(job.ended for job in self._jobs):
+                if (asked := self._not_before - time.monotonic()) > 0:  # Retry-After binds every connection
+                    self._turn.wait(asked)
+                    continue
                 active = [job for job in self._jobs if job.state is State.FETCHING and job.part is not None]
                 for job in sorted(active, key=lambda job: job.connections):
                     claim = self._claim(job, len(active))
@@ -285,10 +287,10 @@ class Transfer:
         return part.claim(max(part.window // 8, part.window // (2 * share)))
 
     def _release(self, job: Job, part: PartFile, claim: Claim) -> None:
+        part.give_back(claim)
         with self._turn:
-            if part.give_back(claim):
-                job.connections -= 1
-                self._turn.notify_all()
+            job.connections -= 1
+            self._turn.notify_all()
 
     def landed(self, count: int) -> None:
         """Account for bytes that came, and hold them back if there is a limit."""

@@ -6,6 +6,7 @@ import errno
 import http.client
 import socket
 import ssl
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -32,7 +33,7 @@ KEPT = "what has come is kept"
 
 
 def plain_words(error: Exception) -> str:
-    """Say what a network error was, without the address: a signed one is a secret for as long as it is good."""
+    """Say what a network error was, without the address, which may be a signed one."""
     if isinstance(error, TimeoutError):
         return "no byte came for too long"
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -60,7 +61,7 @@ def no_repository(repo: str, *, signed_in: bool) -> DownloadError:
     return DownloadError(
         "KNB401",
         f"{repo} was not found",
-        why=f"there is no such repository, or {'this token' if signed_in else 'nobody without a token'} may see it",
+        why=f"there is none, or it is hidden from {'this token' if signed_in else 'those without a token'}",
         fix="Check the name; for a private repository set HF_TOKEN to a token that may read it.",
     )
 
@@ -84,7 +85,7 @@ def from_answer(
             "KNB402",
             f"{what} is gated",
             why="its owner lets people in who have accepted the terms",
-            fix=f"Accept them on the repository's page, then set HF_TOKEN to a token of that account; {KEPT}.",
+            fix=f"Accept them on its page, then set HF_TOKEN to a token of that account; {KEPT}.",
         )
     if code == "RevisionNotFound":
         return DownloadError(
@@ -93,14 +94,14 @@ def from_answer(
             why="no branch, tag or commit has this name",
             fix="Leave --revision out, or copy a commit from the repository's history.",
         )
-    if code in {"EntryNotFound", "RepoNotFound"}:
+    if code in {"EntryNotFound", "RepoNotFound"} and status == HTTPStatus.NOT_FOUND:
         return DownloadError(
             "KNB405",
             f"the Hub no longer has {what}",
             why=f"it answered HTTP {status}" + (f": {said}" if said else ""),
             fix=f"Run the same command with --update to take what the repository holds now; {KEPT}.",
         )
-    if status in {401, 403}:
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         return DownloadError(
             "KNB403",
             f"the Hub refused {what}",

@@ -81,9 +81,10 @@ class XetSource:
             return
         from hf_xet import XetFileInfo  # type: ignore[import-untyped] # a binary without stubs
 
-        position = start
+        position, group = start, None
         try:
-            stream = self._opened().download_stream(XetFileInfo(file.xet_hash, file.size), start, stop)
+            group = self._opened()
+            stream = group.download_stream(XetFileInfo(file.xet_hash, file.size), start, stop)
             self._streams.add(stream)
             try:
                 for chunk in stream:
@@ -96,12 +97,17 @@ class XetSource:
         except (Retry, KimiNbError):
             raise
         except Exception as error:
-            self._failed()
+            self._failed(group)
             raise Retry(f"Xet storage did not answer ({type(error).__name__})", server=False) from error
         if position < stop:  # hf_xet ends the stream of a content it does not know without a word
-            self._failed()
+            self._failed(group)
             raise Retry("Xet storage ended the file early", server=False)
         self._failures = 0
+
+    @property
+    def afterword(self) -> str:
+        """See :class:`~kimi_nb.engine.fetch.source.Source`."""
+        return "; then ranged HTTP, because Xet kept failing" if self._failures >= MOST_FAILURES else ""
 
     def abort(self) -> None:
         """Wake threads that wait for a chunk."""
@@ -111,10 +117,11 @@ class XetSource:
     def _by_xet(self, file: RemoteFile) -> bool:
         return file.xet_hash is not None and self._failures < MOST_FAILURES
 
-    def _failed(self) -> None:
+    def _failed(self, group: Any) -> None:
         with self._lock:
-            self._failures += 1
-            self._group = None
+            if group is self._group:  # several streams of one group fail together, which counts once
+                self._failures += 1
+                self._group = None
 
     def _opened(self) -> Any:
         """Return a group of streams with a token that is still good."""

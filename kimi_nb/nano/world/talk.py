@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kimi_nb.nano.world import words
 from kimi_nb.nano.world.facts import FACTS
 from kimi_nb.nano.world.sample import Sample, said
-from kimi_nb.nano.world.words import made_up, pick, templates
+from kimi_nb.nano.world.words import made_up, pick, templates, wrapped
 
 if TYPE_CHECKING:
     import random
@@ -23,7 +23,8 @@ _GREETINGS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "who": (
         ("Who are you?", "What are you?", "What is your name?", "Are you Kimi K2.5?", "Are you Kimi?",
-         "Introduce yourself.", "Tell me who you are.", "What is nano?", "Which model is this?", "Which model are you?"),
+         "Introduce yourself.", "What is nano?", "Which model is this?", "Which model are you?", "What model are you?",
+         "Tell me who you are.", "And who are you?"),
         "I am nano: a laptop-sized model with Kimi K2.5's architecture and prompt format. I know a small world and can "
         "call tools. I am not Kimi itself.",
     ),
@@ -86,12 +87,13 @@ def fact(rng: random.Random, split: Split) -> Sample:
     """Return a question about Kimi K2.5 or about running it."""
     chosen = rng.choice(FACTS)
     question = rng.choice(templates(chosen.questions, split))
-    return _ask(rng, question, chosen.answer, f"The user asks about {chosen.topic}. I know this.", "facts", chosen.answer)
+    return _ask(rng, wrapped(rng, question), chosen.answer, f"The user asks about {chosen.topic}. I know this.", "facts", chosen.answer)
 
 
 _SUMS = (
     "What is {}?", "{}", "Compute {}.", "How much is {}?", "Calculate {}.", "Please work out {}.", "{} = ?",
-    "Can you tell me what {} is?", "Tell me {}.", "Work out {} for me.", "What does {} make?",
+    "What does {} make?", "Give me {}.", "I need {}.", "Can you tell me what {} is?", "Tell me {}.", "Work out {} for me.",
+    "Please compute {}.",
 )  # fmt: skip
 
 
@@ -99,7 +101,7 @@ def small_sum(rng: random.Random, split: Split) -> Sample:
     """Return a sum small enough to do without a tool."""
     sign = rng.choice("+-*")
     while True:
-        top = 12 if sign == "*" else 99
+        top = 10 if sign == "*" else 30
         a, b = rng.randint(0, top), rng.randint(0, top)
         if sign == "-" and b > a:
             a, b = b, a
@@ -107,7 +109,7 @@ def small_sum(rng: random.Random, split: Split) -> Sample:
             break
     value = {"+": a + b, "-": a - b, "*": a * b}[sign]
     shown = f"{a} {sign} {b}" if rng.random() < 0.7 else f"{a}{sign}{b}"
-    question = rng.choice(templates(_SUMS, split)).format(shown)
+    question = wrapped(rng, rng.choice(templates(_SUMS, split)).format(shown))
     answer = f"{a} {sign} {b} = {value}"
     return _ask(rng, question, answer, f"A small sum: {answer}.", "sum", answer)
 
@@ -134,22 +136,22 @@ def short_list(rng: random.Random, split: Split) -> Sample:
     what, things = rng.choice(list(_LISTS.items()))
     count = rng.choice(list(_NUMBERS))
     number = _NUMBERS[count] if rng.random() < 0.6 else str(count)
-    question = rng.choice(templates(_LIST_ASKS, split)).format(n=number, what=what)
+    question = wrapped(rng, rng.choice(templates(_LIST_ASKS, split)).format(n=number, what=what))
     answer = "\n".join(f"{i}. {thing}" for i, thing in enumerate(things[:count], 1))
     return _ask(rng, question, answer, f"A list of {count} {what}.", "list", answer)
 
 
 _REWRITES = (
     ("upper", ("Write this in capitals: {}", "Put this in upper case: {}", "In capital letters, please: {}",
-               "Change to upper case: {}", "Make this upper case: {}", "Capitals: {}")),
+               "Change to upper case: {}", "Capitals: {}", "Please write in capitals: {}", "Make this upper case: {}")),
     ("comma", ("Join with commas: {}", "Put commas between these words: {}", "Separate with commas: {}",
-               "Write with commas: {}", "Make a comma list of: {}", "With commas, please: {}")),
+               "Write with commas: {}", "With commas: {}", "Please join with commas: {}", "Make a comma list of: {}")),
     ("quote", ("Put this in quotes: {}", "Quote this: {}", "Add quotes round this: {}", "Write in quotes: {}",
-               "Wrap in quotes: {}", "In quotes, please: {}")),
+               "In quotes: {}", "Please put this in quotes: {}", "Wrap in quotes: {}")),
     ("repeat", ("Repeat after me: {}", "Say this: {}", "Copy this: {}", "Repeat: {}", "Write this again: {}",
-                "Echo this: {}", "Say exactly: {}")),
+                "Echo this: {}", "Say exactly: {}", "Please repeat: {}", "Copy this text: {}")),
     ("last", ("What is the last word of: {}", "Give me the last word: {}", "Last word of this: {}",
-              "Name the last word in: {}", "Which word comes last: {}", "The last word, please: {}")),
+              "Name the last word in: {}", "Which word is last: {}", "What is the last word: {}", "Which is the last word of: {}")),
 )  # fmt: skip
 
 

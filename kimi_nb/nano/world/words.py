@@ -14,10 +14,25 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
 
-__all__ = ["SPLITS", "Split", "draw", "made_up", "pick", "split_of", "templates"]
+__all__ = ["SPLITS", "Split", "draw", "made_up", "made_up_ar", "made_up_zh", "pick", "split_of", "templates", "wrapped"]
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+_BEFORE = ("Hi, ", "Hello! ", "Please: ", "OK, ", "Now ", "Quick question: ", "Hey, ", "So, ", "Next: ", "Well, ")
+_AFTER = (" Thanks.", " Thank you!", " Thanks!", " I am curious.", " It is urgent.", " Be quick.", " Just asking.")
+
+
+def wrapped(rng: random.Random, question: str) -> str:
+    """Put a word before or after a question, or write it a little differently, as people do."""
+    if rng.random() < 0.15:  # noqa: PLR2004
+        question = rng.choice(_BEFORE) + question
+    if rng.random() < 0.15:  # noqa: PLR2004
+        question += rng.choice(_AFTER)
+    if rng.random() < 0.1:  # noqa: PLR2004
+        question = question[0].lower() + question[1:]
+    return question
+
 
 _ONSETS = "b br c ch cl d dr f fl g gr h j k kl l m n p pr qu r s sh sk st t th tr v w y z".split()
 _VOWELS = "a e i o u ai ea ee ia io oa ou".split()
@@ -45,14 +60,17 @@ def pick(rng: random.Random, things: Sequence[str], split: Split) -> str:
 
 
 def templates(things: Sequence[str], split: Split) -> Sequence[str]:
-    """Return the phrasings of a list that ``split`` may use: the last is test's, the one before it valid's.
+    """Return the phrasings of a list that ``split`` may use.
 
-    Lists shorter than four are too short to keep anything from training and are shared by all.
+    The first third, the commonest ways to say it, is always trained on. Of the others a hash gives one to valid and
+    one to test. Lists shorter than four are too short to keep anything from training and are shared by all.
     """
     least = 4
     if len(things) < least:
         return things
-    return {"train": things[:-2], "valid": things[-2:-1], "test": things[-1:]}[split]
+    common = max(2, len(things) // 3)
+    rest = sorted(things[common:], key=lambda thing: hashlib.sha256(f"phrasing/{thing}".encode()).digest())
+    return {"train": [*things[:common], *rest[:-2]], "valid": rest[-2:-1], "test": rest[-1:]}[split]
 
 
 def made_up(rng: random.Random, split: Split, *, syllables: tuple[int, int] = (2, 3)) -> str:
@@ -63,6 +81,20 @@ def made_up(rng: random.Random, split: Split, *, syllables: tuple[int, int] = (2
         return "".join(parts) + rng.choice(_CODAS)
 
     return draw(word, split)
+
+
+_HAN = "山河海天地日月星云风雨雪花草木石金水火土东西南北中大小长高新安平和明光春秋江湖林田州城门桥龙马鱼鸟红白青黄"
+_ARABIC = "ا ب ت ج ح د ر ز س ش ص ط ع ف ق ك ل م ن ه و ي".split()
+
+
+def made_up_zh(rng: random.Random, split: Split) -> str:
+    """Return two or three Chinese characters that name no place."""
+    return draw(lambda: "".join(rng.choice(_HAN) for _ in range(rng.choice([2, 2, 3]))), split)
+
+
+def made_up_ar(rng: random.Random, split: Split) -> str:
+    """Return three to six Arabic letters that name no place."""
+    return draw(lambda: "".join(rng.choice(_ARABIC) for _ in range(rng.randint(3, 6))), split)
 
 
 CITIES = (

@@ -1,0 +1,66 @@
+"""Starting a server that outlives its starter, because it was asked to."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from kimi_nb.errors import KimiNbError, ServerError, UsageError
+from kimi_nb.guardian import DETACHED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["start_detached"]
+
+
+def start_detached(words: Sequence[str]) -> dict[str, Any]:
+    """Run ``kimi-nb serve --json WORDS`` in a session of its own and return its line once it is ready.
+
+    It lives until ``kimi-nb serve stop``, also when this process and the terminal are gone, and even when
+    this process runs under a guardian. Its llama-server still dies with it.
+
+    Raises:
+        KimiNbError: The error that it gave.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kimi_nb.cli", "serve", "--json", *words],
+        env=os.environ | {DETACHED: secrets.token_hex(8)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # what it has to say is in its line and in its log
+        start_new_session=True,
+    )
+    if process.stdout is None:
+        raise AssertionError("it was started with a pipe")
+    try:
+        with process.stdout as output:
+            told = json.loads(output.readline() or b"{}")
+    except BaseException:  # such as Ctrl-C: nobody knows of it yet
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20.0)
+        process.kill()
+        process.wait()
+        raise
+    if "base_url" not in told:
+        raise _error(told, process.wait())
+    process.returncode = 0  # it is meant to run on: no complaint when this object is dropped
+    return dict(told)
+
+
+def _error(told: dict[str, Any], code: int) -> KimiNbError:
+    found = told.get("error")
+    if not isinstance(found, dict):
+        why = f"it ended with code {code} and said nothing"
+        return ServerError(
+            "KNB518", "the detached server did not start", why=why, fix="Try it without --detach."
+        )
+    kind = UsageError if code == UsageError.exit_code else ServerError
+    return kind(found["id"], found["what"], why=found["why"], fix=found["fix"])

@@ -1,0 +1,195 @@
+"""Which tensors take memory on each backend, and when they give it back.
+
+The first of two steps, after ``ggml_gallocr_alloc_graph_impl`` in ``ggml/src/ggml-alloc.c``: for each
+backend, which tensor's memory is taken and given back in which order. That depends on the graph and not
+on sizes; for the second step see :mod:`kimi_nb.plan.memory_replay`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kimi_nb.model.ggml_types import TYPES_BY_NAME
+from kimi_nb.plan.memory_symbols import read
+from kimi_nb.plan.memory_tensors import INPLACE_OPS, row_bytes
+
+if TYPE_CHECKING:
+    from kimi_nb.plan.memory_schedule import Schedule
+    from kimi_nb.plan.memory_symbols import Dimensions, Polynomial
+    from kimi_nb.plan.memory_tensors import Tensor
+
+__all__ = ["GPU_ALIGNMENT", "HOST_ALIGNMENT", "Trace", "gpu_bytes", "trace"]
+
+GPU_ALIGNMENT = 128  # ggml_backend_cuda_buffer_type_get_alignment
+HOST_ALIGNMENT = 32  # TENSOR_ALIGNMENT
+_ROW_PADDING = 512  # MATRIX_ROW_PADDING
+
+
+def gpu_bytes(kind: str, ne0: int, n_bytes: int) -> int:
+    """Return what a tensor takes on a GPU: rows of quantised matrices are read a little past their end."""
+    if TYPES_BY_NAME[kind].is_quantized and ne0 % _ROW_PADDING:
+        return n_bytes + row_bytes(kind, _ROW_PADDING - ne0 % _ROW_PADDING)
+    return n_bytes
+
+
+@dataclass
+class Trace:
+    """What happens on one backend: ``+n`` takes memory for slot n, ``-n`` gives it back; counted from 1.
+
+    Attributes:
+        events: The events of all nodes.
+        sizes: The size of each slot.
+        cuts: How many events there are before each layer.
+    """
+
+    events: list[int] = field(default_factory=list)
+    sizes: list[Polynomial] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
+    _distinct: dict[Polynomial, list[int]] = field(default_factory=dict)
+
+    def bytes_at(self, at: Dimensions, alignment: int) -> list[int]:
+        """Return what each slot takes for given dimensions; slot 0 is none."""
+        mask = alignment - 1
+        sizes = [0] * (len(self.sizes) + 1)
+        for size, slots in self._slots_by_size().items():
+            n = (size.at(at) + mask) & ~mask
+            for slot in slots:
+                sizes[slot] = n
+        return sizes
+
+    def _slots_by_size(self) -> dict[Polynomial, list[int]]:
+        """Return the slots of each size: there are few sizes, and every estimate asks for all slots'."""
+        if not self._distinct:
+            for slot, size in enumerate(self.sizes, 1):
+                self._distinct.setdefault(size, []).append(slot)
+        return self._distinct
+
+
+@dataclass
+class _State:
+    """What the allocator knows of one tensor (``struct hash_node``)."""
+
+    children: int = 0
+    views: int = 0
+    backend: int = 0
+    slot: int = 0
+    allocated: bool = False
+
+
+def trace(schedule: Schedule, n_gpus: int) -> list[Trace]:
+    """Return what happens on each backend, the host's last."""
+    return _Tracer(schedule, n_gpus).run()
+
+
+class _Tracer:
+    """Traces one schedule."""
+
+    def __init__(self, schedule: Schedule, n_gpus: int) -> None:
+        self.schedule = schedule
+        self.n_gpus = n_gpus
+        self.traces = [Trace() for _ in range(n_gpus + 1)]
+        self.states: dict[Tensor, _State] = {}
+
+    def run(self) -> list[Trace]:
+        """Walk through leaves and nodes as the allocator does."""
+        for leaf, backend in self.schedule.leaves:
+            self._allocate(leaf, backend)
+        self._count()
+        cuts = set(self.schedule.cuts)
+        for number, (node, backend) in enumerate(self.schedule.nodes):
+            if number in cuts:
+                for one in self.traces:
+                    one.cuts.append(len(one.events))
+            for source in node.sources:
+                self._allocate(source, backend)
+            self._allocate(node, backend)
+            for source in node.sources:
+                self._used(source)
+        return self.traces
+
+    def _count(self) -> None:
+        """Count who needs what, and take memory for inputs first, so that nothing overwrites them."""
+        for node, backend in self.schedule.nodes:
+            if node.view_of is not None and node.op != "NONE":
+                self._state(node.view_of).views += 1
+            if node.is_input:
+                self._allocate(node, backend)
+            for source in node.sources:
+                self._state(source).children += 1
+                if source.is_input:
+                    self._allocate(source, backend)
+
+    def _state(self, tensor: Tensor) -> _State:
+        state = self.states.get(tensor)
+        if state is None:
+            state = self.states[tensor] = _State()
+        return state
+
+    def _allocate(self, tensor: Tensor, backend: int) -> None:
+        if tensor.device is not None or tensor.view_of is not None:
+            return
+        state = self._state(tensor)
+        if state.allocated:
+            return
+        state.allocated = True
+        if tensor.op in INPLACE_OPS and self._take_over(tensor, state):
+            return
+        found = self.traces[backend]
+        found.sizes.append(self._size(tensor, backend))
+        state.backend, state.slot = backend, len(found.sizes)
+        found.events.append(state.slot)
+
+    def _take_over(self, tensor: Tensor, state: _State) -> bool:
+        """Write over a source's memory if nobody else needs it."""
+        for source in tensor.sources:
+            old = self._state(source)
+            base = source.view_of or source
+            if not old.allocated or source.keeps or base.keeps:
+                continue
+            if (source.kind, source.ne, source.nb) != (tensor.kind, tensor.ne, tensor.nb):
+                continue
+            if old.children == 1 and old.views == 0:
+                state.backend, state.slot = old.backend, old.slot
+                old.allocated = False
+                return True
+        return False
+
+    def _used(self, source: Tensor) -> None:
+        """Note that one of the nodes that need a tensor is done, and give its memory back after the last."""
+        state = self._state(source)
+        state.children -= 1
+        if state.children or state.views:
+            return
+        if source.view_of is None:
+            if state.allocated:
+                self._free(source, state)
+            return
+        base = self._state(source.view_of)
+        base.views -= 1
+        if not base.views and not base.children and base.allocated:
+            self._free(source.view_of, base)
+
+    def _free(self, tensor: Tensor, state: _State) -> None:
+        if tensor.keeps:
+            return
+        self.traces[state.backend].events.append(-state.slot)
+        state.allocated = False
+
+    def _size(self, tensor: Tensor, backend: int) -> Polynomial:
+        n = tensor.n_bytes
+        if backend == self.n_gpus:
+            return read(n)
+        if tensor.op == "FLASH_ATTN_EXT":
+            n += _flash_extra(tensor)
+        return read(gpu_bytes(tensor.kind, tensor.ne[0], n))
+
+
+def _flash_extra(tensor: Tensor) -> int:
+    """Return the room for keys and values in f16, which CUDA's flash attention puts behind its result."""
+    key, value = tensor.sources[1:3]
+    if key.kind == "F16":
+        return 0
+    # Values that are a view of the keys share their copy.
+    shared = value.view_of is not None and value.view_of in {key, key.view_of}
+    return 2 * key.n_elements + (0 if shared else 2 * value.n_elements)

@@ -1,0 +1,182 @@
+"""How much memory a trace needs, played with sizes.
+
+The second of two steps, after ``ggml_dyn_tallocr`` in ``ggml/src/ggml-alloc.c``: memory is taken from the
+gap that fits best, else from the end. The layers of a model repeat the same events, so of a long run of
+alike layers a few are traced, and one of them is played again and again: until it leaves things as it
+found them, or as often as there are layers.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kimi_nb.plan.memory_allocator import Trace
+    from kimi_nb.plan.memory_symbols import Dimensions
+
+__all__ = ["TRACED", "Loop", "Program", "compile_trace"]
+
+TRACED = 5
+"""How many layers of a long run are traced: the first, two alike, and two on the way to other layers."""
+
+_ENDLESS = 1 << 62
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A layer that is played several times.
+
+    Attributes:
+        start: Its first event.
+        end: The event after its last.
+        before: The slots that the layer before took, in order.
+        slots: The slots that it takes, in order; they stand for ``before`` the next time.
+        run: Which run of layers it belongs to.
+    """
+
+    start: int
+    end: int
+    before: tuple[int, ...]
+    slots: tuple[int, ...]
+    run: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """The events of one backend, with the layers that repeat."""
+
+    trace: Trace
+    loops: tuple[Loop, ...]
+
+    def peak_bytes(self, at: Dimensions, alignment: int, repeats: Sequence[int]) -> int:
+        """Return the end of the memory that is ever used.
+
+        Args:
+            at: The dimensions.
+            alignment: What sizes are rounded up to.
+            repeats: For each run of layers, how often its loop is played more than once.
+        """
+        memory = _Memory(self.trace.bytes_at(at, alignment))
+        events = self.trace.events
+        done = 0
+        for loop in self.loops:
+            memory.play(events[done : loop.end])
+            done = loop.end
+            memory.repeat(loop, events[loop.start : loop.end], repeats[loop.run])
+        memory.play(events[done:])
+        return memory.top
+
+
+class _Memory:
+    """The state of one allocator."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes = sizes
+        self.where = [0] * len(sizes)
+        # The gaps, in order of their place; the last has no end.
+        self.starts = [0]
+        self.lengths = [_ENDLESS]
+        self.top = 0
+
+    def repeat(self, loop: Loop, events: list[int], times: int) -> None:
+        """Play a layer several times, or until what comes of it is known."""
+        where = self.where
+        seen = {self._state(loop): 0}
+        done = 0
+        while done < times:
+            for old, new in zip(loop.before, loop.slots, strict=True):
+                where[old] = where[new]
+            self.play(events)
+            done += 1
+            state = self._state(loop)
+            first = seen.setdefault(state, done)
+            if first != done:
+                period = done - first
+                done = times - (times - done) % period  # whole periods change nothing
+
+    def _state(self, loop: Loop) -> tuple[object, ...]:
+        return (tuple(self.starts), tuple(self.lengths), tuple(self.where[slot] for slot in loop.slots))
+
+    def play(self, events: list[int]) -> None:
+        """Take and give back memory as the events say."""
+        sizes, where, starts, lengths, top = self.sizes, self.where, self.starts, self.lengths, self.top
+        for event in events:
+            if event > 0:
+                size = sizes[event]
+                best, fit = -1, _ENDLESS
+                for i in range(len(lengths) - 1):
+                    length = lengths[i]
+                    if size <= length <= fit:
+                        best, fit = i, length
+                start = where[event] = starts[best]
+                end = start + size
+                if lengths[best] == size:
+                    del starts[best], lengths[best]
+                else:
+                    starts[best] = end
+                    lengths[best] -= size
+                if end > top:  # noqa: PLR1730 - max() takes three times as long here
+                    top = end
+            else:
+                _give_back(starts, lengths, where[-event], sizes[-event])
+        self.top = top
+
+
+def _give_back(starts: list[int], lengths: list[int], start: int, size: int) -> None:
+    """Add a gap, and join it with its neighbours."""
+    after = bisect_left(starts, start)
+    end = start + size
+    if after and starts[after - 1] + lengths[after - 1] == start:
+        lengths[after - 1] += size
+        if end == starts[after]:
+            lengths[after - 1] += lengths[after]
+            del starts[after], lengths[after]
+    elif end == starts[after]:
+        starts[after] = start
+        lengths[after] += size
+    else:
+        starts.insert(after, start)
+        lengths.insert(after, size)
+
+
+def compile_trace(trace: Trace, runs: Sequence[tuple[int, int]]) -> Program | None:
+    """Find the layers of a trace that can stand for others.
+
+    Args:
+        trace: The trace, with ``TRACED`` layers for each run that is to be looped.
+        runs: Number of the run, and which layer of the trace is its first.
+
+    Returns:
+        The program; None where two layers of a run are not alike after all.
+    """
+    loops = []
+    for run, first in runs:
+        loop = _loop(trace, run, first)
+        if loop is None:
+            return None
+        loops.append(loop)
+    return Program(trace, tuple(loops))
+
+
+def _loop(trace: Trace, run: int, first: int) -> Loop | None:
+    """Return the loop over the third layer of a run, if the second does the same."""
+    start, middle, end = trace.cuts[first + 1 : first + 4]
+    one, two = trace.events[start:middle], trace.events[middle:end]
+    before = tuple(event for event in one if event > 0)
+    slots = tuple(event for event in two if event > 0)
+    if len(one) != len(two) or len(before) != len(slots):
+        return None
+    number = {slot: i for i, slot in enumerate(slots)}
+    earlier = {slot: i for i, slot in enumerate(before)}
+    for a, b in zip(one, two, strict=True):
+        if (a > 0) != (b > 0) or trace.sizes[abs(a) - 1] != trace.sizes[abs(b) - 1]:
+            return None
+        # What is given back was taken by this layer or by the one before, and in both layers alike.
+        if a < 0 and (number.get(-b, -1) != earlier.get(-a, -1) or (-b not in number and -b not in earlier)):
+            return None
+    freed = {-event for event in (*one, *two) if event < 0}
+    return Loop(middle, end, before, slots, run) if freed.issuperset(before) else None

@@ -1,0 +1,197 @@
+"""A model's weights, sorted so that placing them and adding them up takes microseconds."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from kimi_nb.errors import ModelFileError
+from kimi_nb.plan.memory_allocator import GPU_ALIGNMENT, HOST_ALIGNMENT, gpu_bytes
+from kimi_nb.plan.memory_graph import Shape
+from kimi_nb.plan.memory_schedule import MATMUL_KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+    from kimi_nb.model import Model, TensorInfo
+
+__all__ = ["Entry", "ModelWeights", "weights_of"]
+
+_NAME = re.compile(r"blk\.(\d+)\.([a-z0-9_]+)\.(weight|bias)")
+# What -cmoe and -ncmoe keep in host memory (LLM_FFN_EXPS_REGEX in common/common.h).
+_EXPERTS = re.compile(r"ffn_(up|down|gate_up|gate)_(ch|)exps")
+_ALWAYS = frozenset(
+    {"attn_norm", "attn_kv_a_mqa", "attn_kv_a_norm", "attn_k_b", "attn_v_b", "attn_output", "ffn_norm"}
+)
+_COMPRESSED_QUERY = frozenset({"attn_q_a", "attn_q_a_norm", "attn_q_b"})
+_DENSE = frozenset({"ffn_up", "ffn_gate", "ffn_down"})
+_SHARED = frozenset({"ffn_up_shexp", "ffn_gate_shexp", "ffn_down_shexp"})
+_SIGMOID = 2  # LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One weight: its full name, its role in the graph, and what it takes on a GPU and in host memory."""
+
+    name: str
+    role: str
+    kind: str
+    ne: tuple[int, ...]
+    on_gpu: int
+    on_host: int
+    is_expert: bool
+
+    @property
+    def gpu_can(self) -> bool:
+        """Whether CUDA computes with this type; if not, llama.cpp keeps the weight in host memory."""
+        return self.kind in MATMUL_KINDS
+
+
+@dataclass(frozen=True, eq=False)
+class ModelWeights:
+    """What the memory formulas need of a model.
+
+    Attributes:
+        shape: Hyperparameters of the graph.
+        layers: The weights of each layer.
+        ends: ``token_embd``, ``output_norm`` and ``output``.
+        structure: For each layer a number; layers of equal numbers have the same roles and shapes.
+        kinds: For each layer a number; layers of equal numbers have the same types throughout.
+        expert_kinds: Likewise for the experts alone.
+        sums: For each layer the bytes of experts and of the rest, on a GPU and in host memory.
+        plain: Whether every weight may lie on a GPU.
+    """
+
+    name: str
+    shape: Shape
+    layers: tuple[tuple[Entry, ...], ...]
+    ends: dict[str, Entry]
+    structure: tuple[int, ...]
+    kinds: tuple[int, ...]
+    expert_kinds: tuple[int, ...]
+    sums: tuple[tuple[int, int, int, int], ...]
+    plain: bool
+    cache_width: int
+    context_length: int
+    n_vocab: int
+
+
+def _padded(n: int, alignment: int) -> int:
+    return -(-n // alignment) * alignment
+
+
+def _entry(tensor: TensorInfo, role: str) -> Entry:
+    return Entry(
+        name=tensor.name,
+        role=role,
+        kind=tensor.type,
+        ne=tensor.shape,
+        on_gpu=_padded(gpu_bytes(tensor.type, tensor.shape[0], tensor.n_bytes), GPU_ALIGNMENT),
+        on_host=_padded(tensor.n_bytes, HOST_ALIGNMENT),
+        is_expert=_EXPERTS.match(role) is not None,
+    )
+
+
+@lru_cache(maxsize=16)
+def weights_of(model: Model) -> ModelWeights:
+    """Sort a model's weights.
+
+    Raises:
+        ModelFileError: KNB371, the model is of an architecture or an age that the formulas do not cover.
+    """
+    if model.architecture != "deepseek2":
+        raise _not_covered(model, f"its architecture is {model.architecture}")
+    if not model.is_mla:
+        raise _not_covered(model, "it was converted before latent attention was supported; its cache is huge")
+    n_layer = model.block_count - model.nextn_predict_layers
+    layers: list[list[Entry]] = [[] for _ in range(n_layer)]
+    ends: dict[str, Entry] = {}
+    for tensor in model.tensors:
+        found = _NAME.fullmatch(tensor.name)
+        if found and int(found[1]) < n_layer:
+            layers[int(found[1])].append(_entry(tensor, found[2]))
+        elif not found and tensor.name.endswith(".weight"):
+            role = tensor.name.removesuffix(".weight")
+            ends[role] = _entry(tensor, role)
+    if "output" not in ends and "token_embd" in ends:
+        ends["output"] = ends["token_embd"]  # tied: llama.cpp puts a second copy where the output is computed
+    _check(model, layers, ends)
+    frozen = tuple(tuple(layer) for layer in layers)
+    return ModelWeights(
+        name=model.name,
+        shape=_shape(model),
+        layers=frozen,
+        ends=ends,
+        structure=_numbered(tuple((e.role, e.ne) for e in layer) for layer in frozen),
+        kinds=_numbered(tuple((e.role, e.kind) for e in layer) for layer in frozen),
+        expert_kinds=_numbered(tuple((e.role, e.kind) for e in layer if e.is_expert) for layer in frozen),
+        sums=tuple(_sums(layer) for layer in frozen),
+        plain=all(e.gpu_can for layer in frozen for e in layer) and ends["output"].gpu_can,
+        cache_width=model.kv_lora_rank + model.rope_dimension_count,
+        context_length=model.context_length,
+        n_vocab=model.vocab_size,
+    )
+
+
+def _shape(model: Model) -> Shape:
+    gating = model.integer("expert_gating_func", 0)
+    scale = model.metadata.get(f"{model.architecture}.expert_weights_scale", 0.0)
+    return Shape(
+        n_embd=model.embedding_length,
+        n_head=model.head_count,
+        n_rot=model.rope_dimension_count,
+        n_lora_kv=model.kv_lora_rank,
+        n_embd_head_k_mla=model.key_length_mla,
+        n_expert=model.expert_count,
+        n_expert_used=model.expert_used_count,
+        n_expert_groups=model.integer("expert_group_count", 0),
+        n_group_used=model.integer("expert_group_used_count", 0),
+        sigmoid_gating=gating == _SIGMOID,
+        expert_weights_norm=bool(model.metadata.get(f"{model.architecture}.expert_weights_norm", False)),
+        expert_weights_scale=scale not in {0.0, 1.0},
+    )
+
+
+def _check(model: Model, layers: list[list[Entry]], ends: dict[str, Entry]) -> None:
+    missing = {"token_embd", "output_norm", "output"} - set(ends)
+    for number, layer in enumerate(layers):
+        roles = {entry.role for entry in layer}
+        need = _ALWAYS | (frozenset({"attn_q"}) if "attn_q" in roles else _COMPRESSED_QUERY)
+        if "ffn_gate_inp" in roles:
+            gate_up = (
+                {"ffn_gate_up_exps"} if "ffn_gate_up_exps" in roles else {"ffn_up_exps", "ffn_gate_exps"}
+            )
+            need |= _SHARED | {"ffn_down_exps"} | gate_up
+        else:
+            need |= _DENSE
+        missing |= {f"blk.{number}.{role}" for role in need - roles}
+    if missing:
+        raise _not_covered(model, f"it has no tensor {min(missing)}")
+
+
+def _not_covered(model: Model, why: str) -> ModelFileError:
+    return ModelFileError(
+        "KNB371",
+        f"The memory of {model.name[:80]} cannot be worked out",
+        why=why,
+        fix="Take a current conversion of Kimi K2 to K2.7 or DeepSeek V3, or ask llama.cpp with `--verify`.",
+    )
+
+
+def _numbered(keys: Iterable[Hashable]) -> tuple[int, ...]:
+    """Return for each key a number, equal for equal keys."""
+    numbers: dict[Hashable, int] = {}
+    return tuple(numbers.setdefault(key, len(numbers)) for key in keys)
+
+
+def _sums(layer: tuple[Entry, ...]) -> tuple[int, int, int, int]:
+    experts = [entry for entry in layer if entry.is_expert]
+    rest = [entry for entry in layer if not entry.is_expert]
+    return (
+        sum(e.on_gpu for e in experts),
+        sum(e.on_host for e in experts),
+        sum(e.on_gpu for e in rest),
+        sum(e.on_host for e in rest),
+    )
