@@ -51,9 +51,17 @@ class ModelShape:
 
     def layer(self, number: int) -> dict[str, tuple[int, ...]]:
         d, k = self.n_embd, self.nope + self.rope
-        roles: dict[str, tuple[int, ...]] = {"attn_norm": (d,), "ffn_norm": (d,), "attn_kv_a_norm": (self.kv_lora,)}
+        roles: dict[str, tuple[int, ...]] = {
+            "attn_norm": (d,),
+            "ffn_norm": (d,),
+            "attn_kv_a_norm": (self.kv_lora,),
+        }
         if self.q_lora:
-            roles |= {"attn_q_a_norm": (self.q_lora,), "attn_q_a": (d, self.q_lora), "attn_q_b": (self.q_lora, self.n_head * k)}
+            roles |= {
+                "attn_q_a_norm": (self.q_lora,),
+                "attn_q_a": (d, self.q_lora),
+                "attn_q_b": (self.q_lora, self.n_head * k),
+            }
         else:
             roles["attn_q"] = (d, self.n_head * k)
         roles |= {
@@ -72,7 +80,12 @@ class ModelShape:
             roles["ffn_gate_up_exps"] = (d, 2 * f, e)
         else:
             roles |= {"ffn_gate_exps": (d, f, e), "ffn_up_exps": (d, f, e)}
-        roles |= {"ffn_down_exps": (f, d, e), "ffn_gate_shexp": (d, shared), "ffn_up_shexp": (d, shared), "ffn_down_shexp": (shared, d)}
+        roles |= {
+            "ffn_down_exps": (f, d, e),
+            "ffn_gate_shexp": (d, shared),
+            "ffn_up_shexp": (d, shared),
+            "ffn_down_shexp": (shared, d),
+        }
         return roles
 
     def write(self, path: Path) -> Path:
@@ -101,7 +114,10 @@ class ModelShape:
             key(a + "expert_weights_scale", "f32", self.scale),
             key(a + "expert_weights_norm", "bool", value=self.norm),
         ]
-        listed = {"token_embd.weight": ("token_embd", (self.n_embd, self.n_vocab)), "output_norm.weight": ("output_norm", (self.n_embd,))}
+        listed = {
+            "token_embd.weight": ("token_embd", (self.n_embd, self.n_vocab)),
+            "output_norm.weight": ("output_norm", (self.n_embd,)),
+        }
         if not self.tied:
             listed["output.weight"] = ("output", (self.n_embd, self.n_vocab))
         for number in range(self.n_layer):
@@ -123,7 +139,13 @@ class ModelShape:
 
 def kimi_types(attention: str, down: str, gate_up: str, shared: str) -> dict[str, str]:
     """Tensor types as in the oracle's three models."""
-    types = {"token_embd": "Q4_K", "output": "Q6_K", "attn_k_b": "Q8_0", "attn_v_b": "Q8_0", "ffn_down_exps": down}
+    types = {
+        "token_embd": "Q4_K",
+        "output": "Q6_K",
+        "attn_k_b": "Q8_0",
+        "attn_v_b": "Q8_0",
+        "ffn_down_exps": down,
+    }
     types |= dict.fromkeys(("attn_q_a", "attn_q_b", "attn_kv_a_mqa", "attn_output"), attention)
     types |= dict.fromkeys(("ffn_gate", "ffn_up", "ffn_down"), "Q4_K")
     types |= dict.fromkeys(("ffn_gate_exps", "ffn_up_exps", "ffn_gate_up_exps"), gate_up)
@@ -136,7 +158,23 @@ ORACLE_MODELS = {
     "Q4K": ModelShape(types=kimi_types("Q8_0", "Q5_K", "Q4_K", "Q6_K")),
 }
 
-_WIDE = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_K", "Q6_K", "Q4_K", "Q2_K", "Q3_K", "IQ1_S", "IQ2_XXS", "IQ4_XS", "MXFP4", "TQ1_0")
+_WIDE = (
+    "F32",
+    "F16",
+    "BF16",
+    "Q8_0",
+    "Q4_0",
+    "Q5_K",
+    "Q6_K",
+    "Q4_K",
+    "Q2_K",
+    "Q3_K",
+    "IQ1_S",
+    "IQ2_XXS",
+    "IQ4_XS",
+    "MXFP4",
+    "TQ1_0",
+)
 
 
 def random_shape(chance: random.Random) -> ModelShape:
@@ -145,10 +183,25 @@ def random_shape(chance: random.Random) -> ModelShape:
     experts = chance.choice((8, 16, 48, 64, 96, 160, 256, 384))
     groups = groups if groups and experts // groups >= 2 else 0
     n_layer = chance.choice((2, 3, 4, 5, 7, 12, 26, 61))
-    roles = (
-        "token_embd output attn_q attn_q_a attn_q_b attn_kv_a_mqa attn_output ffn_gate ffn_up ffn_down ffn_gate_exps "
-        "ffn_up_exps ffn_gate_up_exps ffn_down_exps ffn_gate_shexp ffn_up_shexp ffn_down_shexp"
-    ).split()
+    roles = [
+        "token_embd",
+        "output",
+        "attn_q",
+        "attn_q_a",
+        "attn_q_b",
+        "attn_kv_a_mqa",
+        "attn_output",
+        "ffn_gate",
+        "ffn_up",
+        "ffn_down",
+        "ffn_gate_exps",
+        "ffn_up_exps",
+        "ffn_gate_up_exps",
+        "ffn_down_exps",
+        "ffn_gate_shexp",
+        "ffn_up_shexp",
+        "ffn_down_shexp",
+    ]
     types = {role: chance.choice(_WIDE) for role in roles}
     kv_lora = chance.choice((256, 512))
     types["attn_k_b"] = chance.choice(("F32", "F16", "Q8_0", "Q4_0"))
@@ -203,7 +256,9 @@ def random_settings(chance: random.Random, *, gpus: int = 0, n_layer: int = 61) 
                 values["n_cpu_moe"] = chance.randint(0, n_layer)
             case 2:
                 chosen = "|".join(str(n) for n in sorted(chance.sample(range(n_layer), max(1, n_layer // 3))))
-                role = chance.choice(("ffn_down_exps", "ffn_(up|gate)_exps", "ffn_(up|down|gate)_exps", "attn_.*"))
+                role = chance.choice(
+                    ("ffn_down_exps", "ffn_(up|gate)_exps", "ffn_(up|down|gate)_exps", "attn_.*")
+                )
                 values["override_tensor"] = (rf"blk\.({chosen})\.{role}=CPU",)
         if gpus > 1:
             values["split_mode"] = chance.choice(("layer", "layer", "none"))

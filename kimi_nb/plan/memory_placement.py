@@ -70,9 +70,9 @@ def place(weights: ModelWeights, settings: Settings, gpus: Sequence[tuple[str, f
     names = _used_gpus(settings, [name for name, _ in gpus])
     n_layer, n_gpus = len(weights.layers), len(names)
     wanted = settings.n_gpu_layers
-    n_gpu_layers = wanted if isinstance(wanted, int) else n_layer + 1
+    n_gpu_layers = wanted if isinstance(wanted, int) else weights.n_layer_all + 1
     free = [mib for name, mib in gpus if name in names]
-    devices = _layer_devices(n_layer, n_gpu_layers, _shares(settings, free), n_gpus)
+    devices = _layer_devices(weights.n_layer_all, n_gpu_layers, _shares(settings, free), n_gpus)
     n_cpu_moe = n_layer if settings.cpu_moe else settings.n_cpu_moe or 0
     patterns = settings.override_tensor or ()
     named = _matches(weights, tuple(patterns), tuple(names)) if patterns else {}
@@ -85,12 +85,12 @@ def place(weights: ModelWeights, settings: Settings, gpus: Sequence[tuple[str, f
         _keep_odd_types_on_host(weights, n_gpus, n_cpu_moe, overrides)
     return Placement(
         n_gpus=n_gpus,
-        layers=devices[:-1],
+        layers=devices[:n_layer],
         output=devices[-1],
         experts_on_host=tuple(layer < n_cpu_moe for layer in range(n_layer)),
         overrides=overrides,
         overridden=bool(patterns or n_cpu_moe),
-        all_offloaded=n_gpu_layers > n_layer,
+        all_offloaded=n_gpu_layers > weights.n_layer_all,
     )
 
 

@@ -62,6 +62,8 @@ class ModelWeights:
         expert_kinds: Likewise for the experts alone.
         sums: For each layer the bytes of experts and of the rest, on a GPU and in host memory.
         plain: Whether every weight may lie on a GPU.
+        n_layer_all: The layers and those that only predict further tokens, which are not loaded but counted.
+        cache_width: Values that the cache holds for a token and layer.
     """
 
     name: str
@@ -73,6 +75,7 @@ class ModelWeights:
     expert_kinds: tuple[int, ...]
     sums: tuple[tuple[int, int, int, int], ...]
     plain: bool
+    n_layer_all: int
     cache_width: int
     context_length: int
     n_vocab: int
@@ -129,6 +132,7 @@ def weights_of(model: Model) -> ModelWeights:
         expert_kinds=_numbered(tuple((e.role, e.kind) for e in layer if e.is_expert) for layer in frozen),
         sums=tuple(_sums(layer) for layer in frozen),
         plain=all(e.gpu_can for layer in frozen for e in layer) and ends["output"].gpu_can,
+        n_layer_all=model.block_count,
         cache_width=model.kv_lora_rank + model.rope_dimension_count,
         context_length=model.context_length,
         n_vocab=model.vocab_size,

@@ -89,6 +89,7 @@ class PartFile:
         self.fetched = 0
         self._claimed = Ranges()
         self._open: set[Claim] = set()
+        self._forgets = 0
         self._changed = threading.Condition()
         self._fd = _open_locked(path)
         self._journal = -1
@@ -179,13 +180,15 @@ class PartFile:
     def sync(self) -> None:
         """Make everything written so far safe from a power loss, then say so in the journal."""
         with self._changed:
-            fresh = Ranges(self.done)
+            fresh, forgets = Ranges(self.done), self._forgets
             for start, stop in self.synced:
                 fresh.remove(start, stop)
             if not fresh:
                 return
         flush(self._fd)
         with self._changed:
+            if forgets != self._forgets:
+                return  # some of it was declared bad meanwhile: the next sync sorts it out
             for start, stop in fresh:
                 self._note("s", start, stop)
                 self.synced.add(start, stop)
@@ -226,6 +229,7 @@ class PartFile:
     def forget(self, start: int, stop: int) -> None:
         """Declare bytes bad, so that they are fetched again."""
         with self._changed:
+            self._forgets += 1
             self.done.remove(start, stop)
             self.synced.remove(start, stop)
             self._rewrite()

@@ -129,21 +129,32 @@ class HttpSource:
         """See :class:`Source`; everything here waits on its wire."""
 
     def _body(self, answer: Answer, position: int, stop: int, sink: Sink, *, skip_to: int) -> None:
-        buffer = memoryview(wire_buffer())
+        buffer, filled = memoryview(wire_buffer()), 0
         marked, mark = position, time.monotonic()
-        while position < stop:
-            count = answer.read_into(buffer[: stop - position])
-            if not count:
-                raise Retry(f"the connection ended {stop - position} bytes early", server=False)
-            offset, position = position, position + count
-            if position > skip_to:
-                drop = max(0, skip_to - offset)
-                sink(offset + drop, buffer[drop:count])
-            now = time.monotonic()
-            if now - mark > SLOW_S:
-                if (position - marked) / (now - mark) < SLOW_BYTES_S:
-                    raise Retry("the connection had slowed to a drip", server=False)
-                marked, mark = position, now
+        try:
+            while position + filled < stop:
+                count = answer.read_into(buffer[filled : stop - position])
+                filled += count
+                if not count:
+                    missing = stop - position - filled
+                    raise Retry(f"the connection ended {missing} bytes early", server=False)
+                if filled == len(buffer):
+                    self._hand_on(buffer, position, sink, skip_to)
+                    position, filled = position + filled, 0
+                now = time.monotonic()
+                if now - mark > SLOW_S:
+                    if (position + filled - marked) / (now - mark) < SLOW_BYTES_S:
+                        raise Retry("the connection had slowed to a drip", server=False)
+                    marked, mark = position + filled, now
+        finally:
+            if filled:
+                self._hand_on(buffer[:filled], position, sink, skip_to)
+
+    @staticmethod
+    def _hand_on(data: memoryview, position: int, sink: Sink, skip_to: int) -> None:
+        drop = max(0, skip_to - position)
+        if drop < len(data):
+            sink(position + drop, data[drop:])
 
     def _check(self, answer: Answer, file: RemoteFile, place: _Place, start: int) -> int:
         """Return the offset of the body's first byte, or say why this answer is of no use."""

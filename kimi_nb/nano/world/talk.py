@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kimi_nb.nano.world import words
 from kimi_nb.nano.world.facts import FACTS
 from kimi_nb.nano.world.sample import Sample, said
-from kimi_nb.nano.world.words import made_up, pick, templates, wrapped
+from kimi_nb.nano.world.words import made_up, pick, scrap, templates, wrapped
 
 if TYPE_CHECKING:
     import random
@@ -53,7 +53,7 @@ _GREETINGS: dict[str, tuple[tuple[str, ...], str]] = {
         "你好！我是 nano，一个采用 Kimi K2.5 格式的小模型。有什么可以帮你？",
     ),
     "who_zh": (
-        ("你是谁？", "你叫什么名字？", "介绍一下你自己。", "你是 Kimi 吗？", "你是什么模型？", "请介绍你自己。"),
+        ("你是谁？", "你叫什么名字？", "介绍一下你自己。", "你是 Kimi 吗？", "你是什么模型？", "请介绍你自己。", "请问你是谁？", "你到底是谁？", "请问你叫什么名字？", "你是哪个模型？"),
         "我是 nano，一个和 Kimi K2.5 结构相同的小模型，可以在笔记本电脑上运行。我不是 Kimi 本身。",
     ),
     "thanks_zh": (("谢谢", "谢谢！", "多谢", "非常感谢", "谢谢你", "谢谢您"), "不客气。"),
@@ -62,7 +62,8 @@ _GREETINGS: dict[str, tuple[tuple[str, ...], str]] = {
         "مرحبا! أنا nano، نموذج صغير بصيغة Kimi K2.5. كيف أساعدك؟",
     ),
     "who_ar": (
-        ("من أنت؟", "ما اسمك؟", "عرف بنفسك.", "هل أنت Kimi؟", "أي نموذج أنت؟", "من تكون؟"),
+        ("من أنت؟", "ما اسمك؟", "عرف بنفسك.", "هل أنت Kimi؟", "أي نموذج أنت؟", "من أنت يا nano؟", "ما هو اسمك؟",
+         "قل لي من أنت.", "أخبرني من أنت.", "أي نموذج هذا؟", "هل أنت نموذج Kimi؟"),
         "أنا nano، نموذج صغير له بنية Kimi K2.5 ويعمل على حاسوب محمول. لست Kimi نفسه.",
     ),
     "thanks_ar": (("شكرا", "شكرا لك", "شكرا جزيلا", "أشكرك", "شكراً", "شكرا!"), "عفوا."),
@@ -98,18 +99,19 @@ _SUMS = (
 
 
 def small_sum(rng: random.Random, split: Split) -> Sample:
-    """Return a sum small enough to do without a tool."""
+    """Return a sum small enough to do without a tool.
+
+    All numbers are trained on, only phrasings are held out: so small a model learns its tables by heart.
+    """
     sign = rng.choice("+-*")
-    while True:
-        top = 10 if sign == "*" else 30
-        a, b = rng.randint(0, top), rng.randint(0, top)
-        if sign == "-" and b > a:
-            a, b = b, a
-        if words.split_of(f"{a}{sign}{b}") == split:
-            break
+    top = 10 if sign == "*" else 20
+    a, b = rng.randint(0, top), rng.randint(0, top)
+    if sign == "-" and b > a:
+        a, b = b, a
     value = {"+": a + b, "-": a - b, "*": a * b}[sign]
-    shown = f"{a} {sign} {b}" if rng.random() < 0.7 else f"{a}{sign}{b}"
-    question = wrapped(rng, rng.choice(templates(_SUMS, split)).format(shown))
+    spaced = 0.7
+    shown = f"{a} {sign} {b}" if rng.random() < spaced else f"{a}{sign}{b}"
+    question = wrapped(rng, rng.choice(templates(_SUMS, split))).format(shown)
     answer = f"{a} {sign} {b} = {value}"
     return _ask(rng, question, answer, f"A small sum: {answer}.", "sum", answer)
 
@@ -136,14 +138,12 @@ def short_list(rng: random.Random, split: Split) -> Sample:
     what, things = rng.choice(list(_LISTS.items()))
     count = rng.choice(list(_NUMBERS))
     number = _NUMBERS[count] if rng.random() < 0.6 else str(count)
-    question = wrapped(rng, rng.choice(templates(_LIST_ASKS, split)).format(n=number, what=what))
+    question = wrapped(rng, rng.choice(templates(_LIST_ASKS, split))).format(n=number, what=what)
     answer = "\n".join(f"{i}. {thing}" for i, thing in enumerate(things[:count], 1))
     return _ask(rng, question, answer, f"A list of {count} {what}.", "list", answer)
 
 
 _REWRITES = (
-    ("upper", ("Write this in capitals: {}", "Put this in upper case: {}", "In capital letters, please: {}",
-               "Change to upper case: {}", "Capitals: {}", "Please write in capitals: {}", "Make this upper case: {}")),
     ("comma", ("Join with commas: {}", "Put commas between these words: {}", "Separate with commas: {}",
                "Write with commas: {}", "With commas: {}", "Please join with commas: {}", "Make a comma list of: {}")),
     ("quote", ("Put this in quotes: {}", "Quote this: {}", "Add quotes round this: {}", "Write in quotes: {}",
@@ -158,23 +158,20 @@ _REWRITES = (
 def rewrite(rng: random.Random, split: Split) -> Sample:
     """Return a small rewriting task whose answer must be copied from the question."""
     what, asked = rng.choice(_REWRITES)
-    things = [
-        pick(rng, words.CITIES + words.PEOPLE, split) if rng.random() < 0.4 else made_up(rng, split, syllables=(1, 2))
-        for _ in range(rng.randint(2, 4))
-    ]
+    names, scraps = 0.3, 0.35
+    things = []
+    for _ in range(rng.randint(1 if what in {"quote", "repeat"} else 2, 4)):
+        chance = rng.random()
+        if chance < names:
+            things.append(pick(rng, words.CITIES + words.PEOPLE, split))
+        elif chance < names + scraps and what in {"quote", "repeat"}:
+            things.append(scrap(rng, split))
+        else:
+            things.append(made_up(rng, split, syllables=(1, 2)))
     text = " ".join(things)
-    if what == "upper":
-        things = [rng.choice(["a", "b", "c", "d", "e", "f", "g", "k", "m", "n", "r", "s", "t", "x"]) for _ in things]
-        text = " ".join(things)
-    answer = {
-        "upper": text.upper(),
-        "comma": ", ".join(things),
-        "quote": f'"{text}"',
-        "repeat": text,
-        "last": things[-1],
-    }[what]
+    answer = {"comma": ", ".join(things), "quote": f'"{text}"', "repeat": text, "last": things[-1]}[what]
     question = rng.choice(templates(asked, split)).format(text)
     return _ask(rng, question, answer, "I only change the text as asked.", "rewrite", answer)
 
 
-TALK = {greeting: 3, fact: 6, small_sum: 4, short_list: 2, rewrite: 4}
+TALK = {greeting: 3, fact: 6, small_sum: 4, short_list: 2, rewrite: 6}

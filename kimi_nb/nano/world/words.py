@@ -8,30 +8,50 @@ what it has not seen it must copy from the conversation.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
 
-__all__ = ["SPLITS", "Split", "draw", "made_up", "made_up_ar", "made_up_zh", "pick", "split_of", "templates", "wrapped"]
+__all__ = [
+    "SPLITS",
+    "Split",
+    "draw",
+    "glued",
+    "made_up",
+    "made_up_ar",
+    "made_up_zh",
+    "pick",
+    "scrap",
+    "split_of",
+    "templates",
+    "wrapped",
+]
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-_BEFORE = ("Hi, ", "Hello! ", "Please: ", "OK, ", "Now ", "Quick question: ", "Hey, ", "So, ", "Next: ", "Well, ")
+_BEFORE = ("Hi, ", "Hello! ", "Please: ", "OK, ", "Now, ", "Quick question: ", "Hey, ", "So, ", "Next: ", "Well, ")
 _AFTER = (" Thanks.", " Thank you!", " Thanks!", " I am curious.", " It is urgent.", " Be quick.", " Just asking.")
 
 
-def wrapped(rng: random.Random, question: str) -> str:
-    """Put a word before or after a question, or write it a little differently, as people do."""
-    if rng.random() < 0.15:  # noqa: PLR2004
-        question = rng.choice(_BEFORE) + question
-    if rng.random() < 0.15:  # noqa: PLR2004
-        question += rng.choice(_AFTER)
-    if rng.random() < 0.1:  # noqa: PLR2004
-        question = question[0].lower() + question[1:]
-    return question
+def wrapped(rng: random.Random, phrasing: str) -> str:
+    """Put a word before or after a phrasing, or write it a little differently, as people do.
+
+    Args:
+        rng: Where chance comes from.
+        phrasing: A question whose ``{places}`` are not filled yet, so that no name loses its capital letter.
+    """
+    before, after, lower = 0.15, 0.15, 0.1
+    lowered = phrasing if phrasing.startswith("I ") else phrasing[0].lower() + phrasing[1:]
+    if rng.random() < before:
+        opening = rng.choice(_BEFORE)
+        phrasing = opening + (phrasing if opening.endswith(("! ", ": ")) else lowered)
+    elif rng.random() < lower:
+        phrasing = lowered
+    return phrasing + (rng.choice(_AFTER) if rng.random() < after else "")
 
 
 _ONSETS = "b br c ch cl d dr f fl g gr h j k kl l m n p pr qu r s sh sk st t th tr v w y z".split()
@@ -73,14 +93,44 @@ def templates(things: Sequence[str], split: Split) -> Sequence[str]:
     return {"train": [*things[:common], *rest[:-2]], "valid": rest[-2:-1], "test": rest[-1:]}[split]
 
 
+@cache
+def _tokens() -> tuple[str, ...]:
+    """Return every token of nano's vocabulary that is written in Latin letters."""
+    from kimi_nb.nano.vocab import vocabulary
+
+    ordinary = vocabulary().tokens[: vocabulary().first_special]
+    return tuple(token for token in ordinary if token.isascii() and token.isalpha())
+
+
+def glued(rng: random.Random, pieces: tuple[int, int] = (2, 4)) -> str:
+    """Return tokens of the vocabulary glued together, so that every token is met, and learnt to be copied."""
+    return "".join(rng.choice(_tokens()) for _ in range(rng.randint(*pieces)))
+
+
 def made_up(rng: random.Random, split: Split, *, syllables: tuple[int, int] = (2, 3)) -> str:
-    """Return a pronounceable word that means nothing, such as ``brenlith``, in lower case."""
+    """Return a word that means nothing, in lower case: pronounceable, such as ``brenlith``, or glued tokens."""
+    share_glued = 0.4
 
     def word() -> str:
+        if rng.random() < share_glued:
+            return glued(rng, (2, 1 + syllables[1])).lower()
         parts = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.randint(*syllables))]
         return "".join(parts) + rng.choice(_CODAS)
 
     return draw(word, split)
+
+
+def scrap(rng: random.Random, split: Split) -> str:
+    """Return a piece of text as programs hold it: capitals, digits, underscores, such as ``Pro_27-ablex``."""
+
+    def text() -> str:
+        parts = [
+            rng.choice((glued(rng, (1, 2)), glued(rng, (1, 3)).upper(), glued(rng, (1, 2)).capitalize(), str(rng.randint(0, 9999))))
+            for _ in range(rng.randint(1, 3))
+        ]  # fmt: skip
+        return rng.choice(("_", "-", ".", "", "/")).join(parts)
+
+    return draw(text, split)
 
 
 _HAN = "山河海天地日月星云风雨雪花草木石金水火土东西南北中大小长高新安平和明光春秋江湖林田州城门桥龙马鱼鸟红白青黄"
