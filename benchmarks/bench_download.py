@@ -67,7 +67,15 @@ def tools(out: Path, endpoint: str, names: list[str], options: str) -> dict[str,
     found = {
         "curl, one after another": ["curl", "-sSfL", *urls],
         "curl --parallel": ["curl", "-sSfLZ", *urls],
-        "hf download": [hf, "download", "local/bench-GGUF", "--include", "Q4/*", "--local-dir", str(out / "hf")],
+        "hf download": [
+            hf,
+            "download",
+            "local/bench-GGUF",
+            "--include",
+            "Q4/*",
+            "--local-dir",
+            str(out / "hf"),
+        ],
         "kimi-nb download": [sys.executable, "-c", OURS, str(out / "ours"), options],
     }
     return {name: command for name, command in found.items() if shutil.which(command[0])}
@@ -137,13 +145,17 @@ def main() -> int:
     others = [value for tool, value in found.items() if tool != "kimi-nb download"]
     ratio = {key: ours[key] / max(value[key] for value in others) for key in ("mb_s", "safe_mb_s")}
     if args.json:
-        print(json.dumps({"bytes": size, "rounds": args.rounds, "tools": found, "ratio_to_the_fastest": ratio}))
+        print(
+            json.dumps({"bytes": size, "rounds": args.rounds, "tools": found, "ratio_to_the_fastest": ratio})
+        )
         return 0
     print(f"{size / 1e9:.2f} GB in 5 files, median of {args.rounds} rounds, load {os.getloadavg()[0]:.1f}")
     print(f"{'':26}{'MB/s':>8}{'MB/s, safe':>13}{'CPU s/GB':>11}")
     for tool, value in found.items():
         print(f"{tool:26}{value['mb_s']:8.0f}{value['safe_mb_s']:13.0f}{value['cpu_s_per_gb']:11.2f}")
-    print(f"ours / the fastest other: {ratio['mb_s']:.2f} as returned, {ratio['safe_mb_s']:.2f} safe on the disk")
+    print(
+        f"ours / the fastest other: {ratio['mb_s']:.2f} as returned, {ratio['safe_mb_s']:.2f} safe on the disk"
+    )
     return 0
 
 

@@ -5,7 +5,6 @@
 The file is made here: Kimi's keys, 163,840 tokens, as many merges, and 1,096 tensors with tiny data. Without
 a vocabulary file the tokens are made up, with lengths like the real ones.
 """
-# ruff: noqa: INP001, S311, T201 - a program, not a package; it needs no secrets; it prints its table
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How long importing takes: ``python benchmarks/bench_import.py``. Each figure is the median of nine new processes."""
+"""How long importing takes; each figure is the median of nine new processes.
+
+``python benchmarks/bench_import.py``
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,26 @@ import sys
 import time
 
 TARGET_S = 0.3
-HEAVY = ("llama_cpp", "plotly", "papermill", "openai", "huggingface_hub", "numpy", "gguf", "torch", "pydantic")
-MODULES = ("kimi_nb", "kimi_nb.cli", "kimi_nb.engine", "kimi_nb.chat", "kimi_nb.run", "kimi_nb.machine", "kimi_nb.model")
+HEAVY = (
+    "llama_cpp",
+    "plotly",
+    "papermill",
+    "openai",
+    "huggingface_hub",
+    "numpy",
+    "gguf",
+    "torch",
+    "pydantic",
+)
+MODULES = (
+    "kimi_nb",
+    "kimi_nb.cli",
+    "kimi_nb.engine",
+    "kimi_nb.chat",
+    "kimi_nb.run",
+    "kimi_nb.machine",
+    "kimi_nb.model",
+)
 
 
 def seconds(code: str) -> float:
@@ -28,15 +49,18 @@ def main() -> int:
     """Print the table; exit 1 if an import is over the target or pulls in something heavy."""
     bare = seconds("pass")
     cores = os.cpu_count()
-    print(f"{'import':<18}{'seconds':>9}{'target':>8}{'ratio':>7}  heavy modules  ({platform.machine()}, {cores} cores)")
+    where = f"{platform.machine()}, {cores} cores"
+    print(f"{'import':<18}{'seconds':>9}{'target':>8}{'ratio':>7}  heavy modules  ({where})")
     print(f"{'(bare python)':<18}{bare:>9.3f}")
     bad = False
     for module in MODULES:
         spent = seconds(f"import {module}") - bare
         loaded = subprocess.run(
-            [sys.executable, "-c", f"import sys, {module}; print(*[m for m in {HEAVY!r} if m in sys.modules])"],
-            check=True, capture_output=True, text=True,
-        ).stdout.strip()  # fmt: skip
+            [sys.executable, "-c", f"import sys, {module}; print(*({set(HEAVY)!r} & set(sys.modules)))"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
         bad |= spent > TARGET_S or bool(loaded)
         print(f"{module:<18}{spent:>9.3f}{TARGET_S:>8.1f}{spent / TARGET_S:>7.2f}  {loaded or 'none'}")
     return int(bad)

@@ -26,7 +26,13 @@ from kimi_nb.nano.world import Sample, conversations
 from kimi_nb.plan import Settings
 
 MARKERS = ("<|", "<think>", "</think>", "functions.")
-TARGETS = {"decision": 0.97, "exact call": 0.93, "answer from result": 0.93, "mode obeyed": 1.0, "format kept": 1.0}
+TARGETS = {
+    "decision": 0.97,
+    "exact call": 0.93,
+    "answer from result": 0.93,
+    "mode obeyed": 1.0,
+    "format kept": 1.0,
+}
 
 
 @dataclass
@@ -73,18 +79,30 @@ def judge(client: openai.OpenAI, sample: Sample, tally: Tally, sampling: dict[st
         content = choice.message.content or ""
         thought = (choice.message.model_extra or {}).get("reasoning_content") or ""
         calls = [(c.function.name, json.loads(c.function.arguments)) for c in choice.message.tool_calls or []]
-        goal = [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in wanted.get("tool_calls", [])]
+        goal = [
+            (c["function"]["name"], json.loads(c["function"]["arguments"]))
+            for c in wanted.get("tool_calls", [])
+        ]
         told = f"{asked!r} -> {calls or content!r} wanted {goal or wanted['content']!r} thought {thought!r}"
         tally.add("decision", sample.kind, ok=bool(calls) == bool(goal), told=told)
-        whole = choice.finish_reason in {"stop", "tool_calls"} and not any(mark in content for mark in MARKERS[:3])
+        whole = choice.finish_reason in {"stop", "tool_calls"} and not any(
+            mark in content for mark in MARKERS[:3]
+        )
         tally.add("format kept", sample.kind, ok=whole, told=told)
         tally.add("mode obeyed", sample.kind, ok=bool(thought) == sample.thinking, told=told)
         if goal:
             tally.add("exact call", sample.kind, ok=calls == goal, told=told)
         elif sample.messages[number - 1]["role"] == "tool":
-            tally.add("answer from result", sample.kind, ok=all(part in content for part in sample.must_say), told=told)
+            tally.add(
+                "answer from result",
+                sample.kind,
+                ok=all(part in content for part in sample.must_say),
+                told=told,
+            )
         else:
-            tally.add("plain answer", sample.kind, ok=all(part in content for part in sample.must_say), told=told)
+            tally.add(
+                "plain answer", sample.kind, ok=all(part in content for part in sample.must_say), told=told
+            )
 
 
 def run(engine: Engine, count: int, seed: int, sampling: dict[str, float]) -> Tally:
@@ -105,7 +123,9 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=600)
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--sampled", action="store_true", help="Kimi's recommended sampling instead of temperature 0")
+    parser.add_argument(
+        "--sampled", action="store_true", help="Kimi's recommended sampling instead of temperature 0"
+    )
     parser.add_argument("--show", type=int, default=0, help="wrong answers to show of each kind")
     args = parser.parse_args()
     sampling = {"temperature": 1.0, "top_p": 0.95} if args.sampled else {"temperature": 0.0}
@@ -113,13 +133,24 @@ def main() -> int:
     settings = Settings(ctx_size=4096 * 4, parallel=4)
     with LlamaServer(args.model or nano_path(), settings=settings, alias="nano") as server:
         tally = run(server.engine, args.samples, args.seed, sampling)
-    print(f"{'held-out':<20}{'right':>7}{'of':>7}{'measured':>10}{'target':>9}   {platform.machine()} {platform.system()}")
+    print(
+        f"{'held-out':<20}{'right':>7}{'of':>7}{'measured':>10}{'target':>9}   {platform.machine()} {platform.system()}"
+    )
     missed = False
-    for question in ("decision", "exact call", "answer from result", "plain answer", "mode obeyed", "format kept"):
+    for question in (
+        "decision",
+        "exact call",
+        "answer from result",
+        "plain answer",
+        "mode obeyed",
+        "format kept",
+    ):
         right, seen = tally.share(question)
         target = TARGETS.get(question)
         missed |= target is not None and right < target * seen
-        print(f"{question:<20}{right:>7}{seen:>7}{right / max(seen, 1):>10.2%}{'' if target is None else f'{target:.0%}':>9}")
+        print(
+            f"{question:<20}{right:>7}{seen:>7}{right / max(seen, 1):>10.2%}{'' if target is None else f'{target:.0%}':>9}"
+        )
     for key in sorted(tally.seen):
         if tally.right[key] < tally.seen[key]:
             print(f"  {key[0]:<20}{key[1]:<14}{tally.right[key]:>5}/{tally.seen[key]}")

@@ -1,4 +1,4 @@
-"""The ``kimi-nb`` command: one verb, one module in :mod:`kimi_nb.commands`, loaded only when it is asked for."""
+"""The ``kimi-nb`` command: one verb, one module in :mod:`kimi_nb.commands`, loaded only when asked for."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ VERBS = {
     "check": "look at this machine: GPUs, memory, processor, disk",
     "build": "build llama.cpp, once, for every later step",
     "download": "fetch a quant of a model, or nano, and verify it",
+    "estimate": "the memory a model takes, device by device, as llama.cpp counts it",
+    "models": "list what was downloaded, and remove it safely",
     "nano": "make the laptop-sized model that every notebook runs on",
     "serve": "start llama-server on 127.0.0.1 with a key of its own",
     "chat": "ask one question, streamed, in thinking or instant mode",
@@ -48,7 +50,8 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kimi-nb {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, summary in VERBS.items():
-        sub = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+        sentence = summary[0].upper() + summary[1:] + "."
+        sub = verbs.add_parser(name, help=summary, description=sentence, allow_abbrev=False)
         if name == chosen:
             _load(name).configure(sub)
     return parser
@@ -67,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"kimi-nb: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("kimi-nb: interrupted; what was finished is kept, and the same command continues", file=sys.stderr)
+        print("kimi-nb: interrupted; what is finished is kept, the same command continues", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stderr.close()

@@ -1,4 +1,4 @@
-"""Headers of deepseek2 models of any shape, as sparse files: the weights are a hole."""
+"""Headers of deepseek2 models of any shape, alone or with a hole in a sparse file for the weights."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from gguf_bytes import gguf, key, tensor
 
+from kimi_nb.model import read_header
 from kimi_nb.model.ggml_types import TYPES_BY_NAME
 
 if TYPE_CHECKING:
     import random
     from pathlib import Path
+
+    from kimi_nb.model import Model
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,12 @@ class ModelShape:
         }
         return roles
 
-    def write(self, path: Path) -> Path:
+    def read(self, path: Path) -> Model:
+        """Write the header alone, and read it."""
+        return read_header(self.write(path, hole=False), check_data=False)
+
+    def write(self, path: Path, *, hole: bool = True) -> Path:
+        """Write the header, and let the file seem as long as with weights, as llama.cpp wants it."""
         a = "deepseek2."
         ints = {
             "block_count": self.n_layer + self.nextn, "context_length": self.context, "embedding_length": self.n_embd,
@@ -133,7 +141,8 @@ class ModelShape:
             offset += -(-size // 32) * 32
         data = gguf(keys, rows)
         path.write_bytes(data)
-        os.truncate(path, len(data) + offset)
+        if hole:
+            os.truncate(path, len(data) + offset)
         return path
 
 

@@ -86,7 +86,8 @@ def browser():
 
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(
-            executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
+            executable_path=chromium(),
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"],
         )
         yield running
         running.close()

@@ -1,6 +1,5 @@
 """Where weights, layers and caches go, and settings that make no sense."""
 
-import os
 import random
 
 import pytest
@@ -21,7 +20,7 @@ SHAPE = ModelShape(n_layer=8, types=kimi_types("Q5_K", "Q3_K", "Q2_K", "Q5_K"))
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return read_header(SHAPE.write(tmp_path_factory.mktemp("memory") / "m.gguf"))
+    return SHAPE.read(tmp_path_factory.mktemp("memory") / "m.gguf")
 
 
 def placed(model, gpus=ONE, **settings):
@@ -68,7 +67,7 @@ def test_weights_are_neither_lost_nor_counted_twice(model):
         {"cpu_moe": True},
         {"n_gpu_layers": 4, "n_cpu_moe": 6},
         {"override_tensor": ("exps=CPU",)},
-        {"override_tensor": (r"blk\.(2|3)\.attn=CPU,output=CPU", "token_embd=CUDA0")},
+        {"override_tensor": (r"blk\.(2|3)\.attn=CPU", "output=CPU", "token_embd=CUDA0")},
         {"n_cpu_moe": 2, "override_tensor": (r"blk\.[01]\..*_exps=CUDA0", "ffn_down_exps=CPU")},
     ):
         for gpus in (ONE, TWO):
@@ -84,7 +83,7 @@ def test_experts_and_patterns_give_the_same(model):
 
 
 def test_first_match_wins_and_n_cpu_moe_comes_first(model):
-    first = by_name(model, override_tensor=("ffn_down_exps=CPU,exps=CUDA0",))
+    first = by_name(model, override_tensor=("ffn_down_exps=CPU", "exps=CUDA0"))
     assert first == by_name(model, override_tensor=("ffn_down_exps=CPU",))
     assert by_name(model, n_cpu_moe=4, override_tensor=("exps=CUDA0",)) == by_name(
         model, n_cpu_moe=4, override_tensor=("nothing=CPU",)
@@ -124,7 +123,7 @@ def test_few_layers_stand_for_many(tmp_path, monkeypatch, seed):
     """Tracing a few layers of a run and repeating one gives what tracing every layer gives, to the byte."""
     chance = random.Random(seed)
     shape = random_shape(chance) if seed % 2 else ORACLE_MODELS[chance.choice(["TQ1", "Q2K", "Q4K"])]
-    model = read_header(shape.write(tmp_path / "m.gguf"))
+    model = shape.read(tmp_path / "m.gguf")
     gpus = chance.choice([[], ONE, ONE, TWO, [*TWO, GpuRoom("CUDA2", 80_000, 79_000)]])
     settings = Settings(**random_settings(chance, gpus=len(gpus), n_layer=shape.n_layer))
     few = demands(model, settings, gpus)
@@ -146,7 +145,7 @@ def test_the_answer_does_not_depend_on_what_was_asked_before(model):
 
 def test_types_that_cuda_lacks_stay_in_host_memory(tmp_path):
     types = kimi_types("Q5_K", "TQ1_0", "TQ2_0", "Q5_K")
-    model = read_header(ModelShape(n_layer=3, types=types).write(tmp_path / "m.gguf"))
+    model = ModelShape(n_layer=3, types=types).read(tmp_path / "m.gguf")
     demand = by_name(model)
     assert demand["Host"].model > sum(t.n_bytes for t in model.tensors if t.type.startswith("TQ"))
     assert sum(one.model for one in demand.values()) - model.data_bytes < MIB
@@ -178,10 +177,10 @@ def test_models_that_are_not_covered(tmp_path):
     path.write_bytes(small_model())
     with pytest.raises(ModelFileError, match=r"KNB371.*has no tensor blk\.0\."):
         demands(read_header(path), Settings())
-    path = SHAPE.write(path)
-    data = path.read_bytes()[:200_000].replace(b"attention.key_length_mla", b"attention.key_length_old")
-    size = path.stat().st_size
-    path.write_bytes(data)
-    os.truncate(path, size)
+    SHAPE.write(path, hole=False)
+    with path.open("r+b") as file:
+        start = file.read(100_000)
+        file.seek(0)
+        file.write(start.replace(b"attention.key_length_mla", b"attention.key_length_old"))
     with pytest.raises(ModelFileError, match=r"KNB371.*latent attention"):
-        demands(read_header(path), Settings())
+        demands(read_header(path, check_data=False), Settings())

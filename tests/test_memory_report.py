@@ -6,7 +6,6 @@ import pytest
 from header_models import ModelShape, kimi_types
 
 from kimi_nb.machine import load_profile, profiles
-from kimi_nb.model import read_header
 from kimi_nb.plan import Settings
 from kimi_nb.plan.memory_report import Extras, memory_report, rooms
 
@@ -19,7 +18,7 @@ APPLE = next(machine for machine in PROFILES.values() if machine.unified)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return read_header(Q4.write(tmp_path_factory.mktemp("report") / "m.gguf"))
+    return Q4.read(tmp_path_factory.mktemp("report") / "m.gguf")
 
 
 def test_experts_on_the_host_fit(model):
@@ -75,7 +74,7 @@ def test_prompt_cache_and_vision(model):
 
 def test_weights_larger_than_memory_are_paged(tmp_path):
     types = kimi_types("Q8_0", "IQ2_XXS", "IQ1_S", "Q5_K")
-    model = read_header(ModelShape(types=types).write(tmp_path / "m.gguf"))
+    model = ModelShape(types=types).read(tmp_path / "m.gguf")
     for machine in PROFILES.values():
         if machine.unified:
             continue

@@ -1,1 +1,1 @@
-"""One module a verb of the command line: ``configure(parser)`` declares its options, ``main(args)`` runs it."""
+"""One module a verb: ``configure(parser)`` declares its options, ``main(args)`` runs it."""

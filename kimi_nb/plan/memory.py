@@ -103,8 +103,7 @@ def demands(
             strict=True,
         )
     ]
-    used = [gpu.name for gpu in gpus][: placement.n_gpus]
-    return [Demand(name, *values) for name, values in zip([*used, "Host"], sizes, strict=True)]
+    return [Demand(name, *values) for name, values in zip([*placement.names, "Host"], sizes, strict=True)]
 
 
 def _step(weights: ModelWeights, placement: Placement, settings: Settings, outputs: int | None) -> Step:

@@ -28,7 +28,7 @@ class Placement:
     """Where everything is.
 
     Attributes:
-        n_gpus: GPUs that llama.cpp uses; they are devices 0 to n_gpus - 1, and host memory is device n_gpus.
+        names: The GPUs that llama.cpp uses, in order; host memory is the device after the last.
         layers: The device of each layer.
         output: The device of the output.
         experts_on_host: For each layer, whether its experts are kept in host memory.
@@ -37,13 +37,18 @@ class Placement:
         all_offloaded: Whether every layer and the output are meant to be on GPUs.
     """
 
-    n_gpus: int
+    names: tuple[str, ...]
     layers: tuple[int, ...]
     output: int
     experts_on_host: tuple[bool, ...]
     overrides: dict[str, int]
     overridden: bool
     all_offloaded: bool
+
+    @property
+    def n_gpus(self) -> int:
+        """Number of GPUs in use, which is also the number of the host."""
+        return len(self.names)
 
     def device_of(self, entry: Entry, layer: int) -> int:
         """Return the device of one of a layer's weights."""
@@ -71,7 +76,8 @@ def place(weights: ModelWeights, settings: Settings, gpus: Sequence[tuple[str, f
     n_layer, n_gpus = len(weights.layers), len(names)
     wanted = settings.n_gpu_layers
     n_gpu_layers = wanted if isinstance(wanted, int) else weights.n_layer_all + 1
-    free = [mib for name, mib in gpus if name in names]
+    free_mib = dict(gpus)
+    free = [free_mib[name] for name in names]
     devices = _layer_devices(weights.n_layer_all, n_gpu_layers, _shares(settings, free), n_gpus)
     n_cpu_moe = n_layer if settings.cpu_moe else settings.n_cpu_moe or 0
     patterns = settings.override_tensor or ()
@@ -84,7 +90,7 @@ def place(weights: ModelWeights, settings: Settings, gpus: Sequence[tuple[str, f
     if not weights.plain and n_gpus:
         _keep_odd_types_on_host(weights, n_gpus, n_cpu_moe, overrides)
     return Placement(
-        n_gpus=n_gpus,
+        names=tuple(names),
         layers=devices[:n_layer],
         output=devices[-1],
         experts_on_host=tuple(layer < n_cpu_moe for layer in range(n_layer)),
@@ -161,7 +167,7 @@ def _matches(
     """Return the weights that ``-ot`` places: name to layer (of experts) and device; the first match wins."""
     places = {"CPU": len(names), **{name: number for number, name in enumerate(names)}}
     rules = []
-    for pattern, _, buffer in (rule.partition("=") for given in patterns for rule in given.split(",")):
+    for pattern, _, buffer in (rule.partition("=") for rule in patterns):
         if buffer not in places:
             raise _refuse(f"override_tensor {pattern[:40]}={buffer[:40]}", f"there are: {', '.join(places)}")
         try:

@@ -78,7 +78,6 @@ class ModelWeights:
     n_layer_all: int
     cache_width: int
     context_length: int
-    n_vocab: int
 
 
 def _padded(n: int, alignment: int) -> int:
@@ -135,7 +134,6 @@ def weights_of(model: Model) -> ModelWeights:
         n_layer_all=model.block_count,
         cache_width=model.kv_lora_rank + model.rope_dimension_count,
         context_length=model.context_length,
-        n_vocab=model.vocab_size,
     )
 
 

@@ -139,8 +139,8 @@ class HttpSource:
                     missing = stop - position - filled
                     raise Retry(f"the connection ended {missing} bytes early", server=False)
                 if filled == len(buffer):
-                    self._hand_on(buffer, position, sink, skip_to)
-                    position, filled = position + filled, 0
+                    filled, position = 0, position + filled
+                    self._hand_on(buffer, position - len(buffer), sink, skip_to)
                 now = time.monotonic()
                 if now - mark > SLOW_S:
                     if (position + filled - marked) / (now - mark) < SLOW_BYTES_S:

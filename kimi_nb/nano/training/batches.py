@@ -7,92 +7,30 @@ is to write is marked, token by token: everything after the last user message th
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from kimi_nb.model import prompt
-from kimi_nb.model.tools_ts import encode_tools
-from kimi_nb.nano.vocab import vocabulary
-from kimi_nb.nano.world import Sample, Split, conversations
+from kimi_nb.nano.training.text import NEVER, tokens_of
+from kimi_nb.nano.world import conversations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ROW", "Batches", "pieces", "tokens_of"]
+    from kimi_nb.nano.world import Sample, Split
+
+__all__ = ["ROW", "Batches"]
 
 ROW = 1024
 """Tokens in a row. A longer conversation is left out."""
 
 
-def pieces(sample: Sample) -> list[tuple[str, bool]]:
-    """Return a conversation's text in Kimi's format, in pieces, each with whether the model writes it.
-
-    Joined up to a piece that the model writes, the text is the prompt llama-server makes of the messages before it;
-    ``tests/test_nano_training.py`` holds it to that.
-    """
-    start = max(number for number, message in enumerate(sample.messages) if message["role"] == "user")
-    finished = [n for n, m in enumerate(sample.messages) if m["role"] == "assistant" and "tool_calls" not in m]
-    last_answer = max((number for number in finished if number < start), default=-1)
-    text = ""
-    done: list[tuple[str, bool]] = []
-    if sample.tools:
-        text += f"{prompt.IM_SYSTEM}tool_declare{prompt.IM_MIDDLE}{encode_tools(sample.tools)}{prompt.IM_END}"
-    if sample.messages[0]["role"] != "system":
-        text += f"{prompt.IM_SYSTEM}system{prompt.IM_MIDDLE}{prompt.DEFAULT_SYSTEM}{prompt.IM_END}"
-    for number, message in enumerate(sample.messages):
-        content = message["content"]
-        match message["role"]:
-            case "system":
-                text += f"{prompt.IM_SYSTEM}system{prompt.IM_MIDDLE}{content}{prompt.IM_END}"
-            case "user":
-                text += f"{prompt.IM_USER}user{prompt.IM_MIDDLE}{content}{prompt.IM_END}"
-            case "tool":
-                text += f"{prompt.IM_SYSTEM}tool{prompt.IM_MIDDLE}## Return of {message['tool_call_id']}\n{content}"
-                text += prompt.IM_END
-            case _:
-                text += f"{prompt.IM_ASSISTANT}assistant{prompt.IM_MIDDLE}{prompt.THINK_BEGIN}"
-                thought = message["reasoning_content"] if sample.thinking and number > last_answer else ""
-                written = f"{content}{_calls(message)}{prompt.IM_END}"
-                if sample.thinking:
-                    written = f"{thought}{prompt.THINK_END}{written}"
-                else:
-                    text += prompt.THINK_END
-                if number > start:
-                    done += [(text, False), (written, True)]
-                    text = ""
-                else:
-                    text += written
-    return done
-
-
-def _calls(message: dict[str, Any]) -> str:
-    if not message.get("tool_calls"):
-        return ""
-    inner = "".join(
-        f"{prompt.CALL_BEGIN}{call['id']}{prompt.CALL_ARGUMENT_BEGIN}{call['function']['arguments']}{prompt.CALL_END}"
-        for call in message["tool_calls"]
-    )
-    return f"{prompt.CALLS_BEGIN}{inner}{prompt.CALLS_END}"
-
-
-def tokens_of(sample: Sample) -> tuple[list[int], list[int]]:
-    """Return a conversation's tokens, and 1 for each token the model writes."""
-    tokens: list[int] = []
-    learn: list[int] = []
-    for text, written in pieces(sample):
-        ids = vocabulary().encode(text)
-        tokens += ids
-        learn += [int(written)] * len(ids)
-    return tokens, learn
-
-
 def _rows(samples: Iterator[Sample], count: int) -> dict[str, torch.Tensor]:
     """Fill ``count`` rows; each conversation goes to the first row that has room for it."""
     row = {name: np.zeros((count, ROW), dtype=np.int32) for name in ("tokens", "learn", "positions", "owner")}
-    row["learn"][:] = 2  # padding: counts for nothing
+    row["learn"][:] = NEVER  # padding
     row["owner"][:] = -1
     room = [ROW] * count
     misses = 0
@@ -137,7 +75,7 @@ def Batches(  # noqa: N802 - reads as the class it returns
         workers: Processes that write ahead.
 
     Returns:
-        A loader of dictionaries: ``tokens``, ``learn`` (1 written by the model, 0 prompt, 2 padding), ``positions``
+        A loader of dictionaries: ``tokens``, ``learn`` (see :mod:`kimi_nb.nano.training.text`; padding counts as never to be predicted), ``positions``
         and ``owner`` (number of the conversation, -1 padding), each ``[rows, ROW]`` int32.
     """
     dataset = _Endless(split, rows, seed, start)

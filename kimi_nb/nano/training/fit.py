@@ -20,6 +20,7 @@ from kimi_nb.files import write_json
 from kimi_nb.nano.shape import SHAPE
 from kimi_nb.nano.training.batches import Batches
 from kimi_nb.nano.training.network import Network
+from kimi_nb.nano.training.text import NEVER, WRITTEN
 
 __all__ = ["fit"]
 
@@ -42,22 +43,26 @@ def _loss(network: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tenso
     losses = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch["tokens"][:, 1:].flatten().long(), reduction="none")
     learnt = batch["learn"][:, 1:].flatten()
     same = (batch["owner"][:, 1:] == batch["owner"][:, :-1]).flatten()
-    weight = torch.where(learnt == 1, 1.0, PROMPT_WEIGHT) * same * (learnt != 2)
-    answer = (losses * (learnt == 1)).sum() / (learnt == 1).sum()
+    weight = torch.where(learnt == WRITTEN, 1.0, PROMPT_WEIGHT) * same * (learnt != NEVER)
+    answer = (losses * (learnt == WRITTEN)).sum() / (learnt == WRITTEN).sum()
     return (losses * weight).sum() / weight.sum(), answer.detach(), load
 
 
-def _rate(step: int, steps: int, peak: float) -> float:
-    """Warm up over 200 steps, stay, then fall to nearly nothing over the last 40 %."""
-    warm, fall = 200, int(steps * 0.6)
+def _rate(step: int, gone: float, peak: float) -> float:
+    """Warm up over 200 steps, stay, then fall to nearly nothing over the last 40 %.
+
+    Args:
+        step: Steps done.
+        gone: Share of the run that is over, in steps or in allowed time, whichever is further.
+        peak: The highest rate.
+    """
+    warm, fall = 200, 0.6
     if step < warm:
         return peak * (step + 1) / warm
-    if step < fall:
-        return peak
-    return peak * max(0.01, 1 - (step - fall) / (steps - fall))
+    return peak * min(1.0, max(0.01, (1 - gone) / (1 - fall)))
 
 
-def fit(out: Path, *, steps: int, rows: int, peak: float, seed: int, workers: int, limit_s: float) -> dict[str, Any]:
+def fit(out: Path, *, steps: int, rows: int, peak: float, seed: int, workers: int, limit_s: float = math.inf, start: Path | None = None) -> dict[str, Any]:
     """Train and leave ``checkpoint.pt`` and ``losses.json`` in ``out``; continue from them where they exist.
 
     Args:
@@ -67,7 +72,8 @@ def fit(out: Path, *, steps: int, rows: int, peak: float, seed: int, workers: in
         peak: The highest learning rate of AdamW.
         seed: Seed of weights and conversations.
         workers: Processes that write conversations.
-        limit_s: Stop with a checkpoint after this many seconds; run again to continue.
+        limit_s: Seconds allowed; the learning rate falls in time to end by then, if the steps do not end first.
+        start: A checkpoint whose weights a new training starts from; none for random weights.
 
     Returns:
         Steps done, tokens seen, seconds, and the last losses.
@@ -83,6 +89,8 @@ def fit(out: Path, *, steps: int, rows: int, peak: float, seed: int, workers: in
     optimiser = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95), fused=device == "cuda")
     checkpoint, curve = out / "checkpoint.pt", out / "losses.json"
     done, history = 0, []
+    if start is not None and not checkpoint.exists():
+        network.load_state_dict(torch.load(start, map_location=device, weights_only=True)["network"])
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         network.load_state_dict(saved["network"])
@@ -104,7 +112,7 @@ def fit(out: Path, *, steps: int, rows: int, peak: float, seed: int, workers: in
 
     while done < steps and time.monotonic() - started < limit_s:
         for group in optimiser.param_groups:
-            group["lr"] = _rate(done, steps, peak)
+            group["lr"] = _rate(done, max(done / steps, (time.monotonic() - started) / limit_s), peak)
         batch = move(next(train))
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss, answer, load = _loss(fast, batch)
@@ -141,9 +149,10 @@ def main() -> None:
     parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=14)
-    parser.add_argument("--limit-s", type=float, default=float("inf"))
+    parser.add_argument("--limit-s", type=float, default=math.inf, help="seconds allowed")
+    parser.add_argument("--start", type=Path, help="checkpoint whose weights to start from")
     args = parser.parse_args()
-    print(json.dumps(fit(**vars(args))))  # noqa: T201 - a command's answer
+    print(json.dumps(fit(**vars(args))))
 
 
 if __name__ == "__main__":

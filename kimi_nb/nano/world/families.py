@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from kimi_nb.nano.world.words import Split, draw, made_up, pick
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
 __all__ = ["FAMILIES", "Arguments", "Family", "Slot", "any_city", "any_path"]
 
@@ -52,6 +52,7 @@ class Family:
 
 
 def any_city(rng: random.Random, split: Split) -> str:
+    """Return a city, half of the time one that does not exist."""
     return pick(rng, words.CITIES, split) if rng.random() < 0.5 else made_up(rng, split).capitalize()
 
 
@@ -76,6 +77,7 @@ def _identifier(rng: random.Random, split: Split) -> str:
 
 
 def any_path(rng: random.Random, split: Split) -> str:
+    """Return the path of a source file."""
     def name() -> str:
         stem = rng.choice(words.CODE_NOUNS) if rng.random() < 0.6 else made_up(rng, split, syllables=(1, 2))
         return f"{rng.choice(words.FOLDERS)}/{stem}.{rng.choice(['py', 'py', 'cpp', 'md', 'rs', 'js'])}"
@@ -104,7 +106,7 @@ def _phrase(rng: random.Random, split: Split) -> str:
 def _sum(rng: random.Random, split: Split) -> str:
     def text() -> str:
         parts = [str(rng.randint(2, 9999)) for _ in range(rng.choice([2, 2, 3]))]
-        return f" {rng.choice('+-*')} ".join(parts) if len(parts) == 2 else " + ".join(parts)  # noqa: PLR2004
+        return f" {rng.choice('+-*')} ".join(parts) if len(parts) == 2 else " + ".join(parts)
 
     return draw(text, split)
 
@@ -281,7 +283,8 @@ FAMILIES = (
            ("Translate {text} into {language}.", "How do you say {text} in {language}?", "What is {text} in {language}?",
             "{text} in {language}?", "Put {text} into {language}.",
             "Please translate {text} to {language}.", "Give me {text} in {language}.",
-            "I need {text} in {language}.", "Translate {text} to {language}.", "Please say {text} in {language}.", "Can you translate {text} into {language}?"),
+            "I need {text} in {language}.", "Translate {text} to {language}.", "Please say {text} in {language}.", "Can you translate {text} into {language}?",
+            "Turn {text} into {language}."),
            _text("translation", "In {language}: {0}.", made_up), "translation"),
     Family("person", ("find person", "phone book", "get contact", "find contact", "lookup person", "contact"),
            ("Find a person's phone number", "Look up a contact", "Phone number of a person"),

@@ -6,17 +6,18 @@ drawn anew for every conversation, so that nano must read the declarations inste
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kimi_nb.nano.world import words
 from kimi_nb.nano.world.families import FAMILIES, Arguments, Family, any_city, any_path
 from kimi_nb.nano.world.sample import Message, Sample, call, result, said
 from kimi_nb.nano.world.words import Split, draw, made_up, made_up_ar, made_up_zh, pick, templates, wrapped
 
-__all__ = ["FAMILIES", "Family", "Offer", "TOOLS"]
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Sequence
+
+__all__ = ["FAMILIES", "TOOLS", "Family", "Offer"]
 
 _EXTRAS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("limit", {"type": "integer", "default": 10}),
@@ -46,7 +47,7 @@ class Offer:
 
     def __init__(self, rng: random.Random, family: Family, split: Split) -> None:
         def name() -> str:
-            extra = rng.choice(_VERSIONS) if rng.random() < 0.8 else made_up(rng, split, syllables=(1, 1))  # noqa: PLR2004
+            extra = rng.choice(_VERSIONS) if rng.random() < 0.8 else made_up(rng, split, syllables=(1, 1))
             return _style(rng, f"{rng.choice(family.names)} {extra}".strip())
 
         self.family = family
@@ -60,18 +61,18 @@ class Offer:
             schema: dict[str, Any] = {"type": slot.kind}
             if slot.choices:
                 schema["enum"] = list(slot.choices)
-            if rng.random() < 0.7:  # noqa: PLR2004
+            if rng.random() < 0.7:
                 schema["description"] = slot.about
             properties[self.arguments[slot_name]] = schema
         required = list(properties)
-        if rng.random() < 0.25:  # noqa: PLR2004 - an optional argument that nobody asked to set
+        if rng.random() < 0.25:
             extra, schema = rng.choice(_EXTRAS)
             properties.setdefault(extra, schema)
         function: dict[str, Any] = {
             "name": self.name,
             "parameters": {"type": "object", "properties": properties, "required": required},
         }
-        if rng.random() < 0.9:  # noqa: PLR2004
+        if rng.random() < 0.9:
             function["description"] = rng.choice(family.about)
         self.declaration = {"type": "function", "function": function}
 
@@ -100,7 +101,7 @@ def _offers(rng: random.Random, split: Split, *wanted: Family, others: int | Non
 def _sample(
     kind: str, rng: random.Random, offers: Sequence[Offer], messages: list[Message], *must: str
 ) -> Sample:
-    thinking = rng.random() < 0.5  # noqa: PLR2004
+    thinking = rng.random() < 0.5
     if not thinking:
         messages = [{**m, "reasoning_content": ""} if m["role"] == "assistant" else m for m in messages]
     tools = [offer.declaration for offer in offers]
@@ -120,7 +121,7 @@ def single(rng: random.Random, split: Split) -> Sample:
     values = offer.values(rng, split)
     told, answer, must = family.answer(rng, split, values)
     kind = "tool.single"
-    if rng.random() < 0.12:  # noqa: PLR2004
+    if rng.random() < 0.12:
         fault = rng.choice(["not found", "timeout", "service down", "no access", "rate limit", "unknown value"])
         told = [{"error": fault}, f"error: {fault}", {"ok": False, "error": fault}][rng.randrange(3)]
         answer, must, kind = f"The tool {offer.name} failed: {fault}.", (offer.name, fault), "tool.error"
@@ -239,11 +240,11 @@ _WEATHER_AR = ("كيف الطقس في {0}؟", "ما حال الطقس في {0}�
 
 def foreign(rng: random.Random, split: Split) -> Sample:
     """Return a weather question in Chinese or Arabic, answered in the same language."""
-    chinese = rng.random() < 0.5  # noqa: PLR2004
+    chinese = rng.random() < 0.5
     family = FAMILIES[0]
     offers = _offers(rng, split, family, others=rng.choice([0, 1, 2]))
     offer = offers[0]
-    if rng.random() < 0.3:  # noqa: PLR2004
+    if rng.random() < 0.3:
         city = pick(rng, words.CITIES_ZH if chinese else words.CITIES_AR, split)
     else:
         city = made_up_zh(rng, split) if chinese else made_up_ar(rng, split)

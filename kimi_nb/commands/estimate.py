@@ -1,0 +1,151 @@
+"""``kimi-nb estimate``: what a model takes on each device, as llama.cpp counts it, loading nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kimi_nb.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from kimi_nb.machine import Machine
+    from kimi_nb.model import Model
+
+__all__ = ["configure", "main"]
+
+_SHORT = {
+    "--ctx": "--ctx-size",
+    "--batch": "--batch-size",
+    "--ubatch": "--ubatch-size",
+    "--ngl": "--n-gpu-layers",
+}
+"""Shorter names for the settings that people change most."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's options."""
+    from kimi_nb.plan.arguments import add_settings
+
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--gguf", metavar="FILE", type=Path, help="a GGUF file, or the first of its shards")
+    what.add_argument(
+        "--model", metavar="M", help="a model of the catalogue; its headers are read from the Hub"
+    )
+    parser.add_argument("--quant", metavar="Q", help="which quant of --model")
+    parser.add_argument(
+        "--machine", metavar="FILE", help="a saved machine or a shipped profile (default: this one)"
+    )
+    parser.add_argument(
+        "--gpus", metavar="MIB,MIB", help="plan for GPUs of these sizes instead of the machine's"
+    )
+    parser.add_argument("--kv-type", metavar="T", help="type of the cache, keys and values alike")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_settings(parser)
+    for option, full in _SHORT.items():
+        known = parser._option_string_actions[full]  # noqa: SLF001 - argparse has no way to add an alias later
+        parser._option_string_actions[option] = known  # noqa: SLF001
+        known.option_strings = [*known.option_strings, option]
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print what each device must hold; return 1 if that does not fit."""
+    from kimi_nb.machine import machine_named, probe
+    from kimi_nb.plan.arguments import read_settings
+    from kimi_nb.plan.memory_report import memory_report
+
+    settings = read_settings(args)
+    if args.kv_type is not None:
+        settings = settings.replace(cache_type_k=args.kv_type, cache_type_v=args.kv_type)
+    machine = probe() if args.machine is None else machine_named(args.machine)
+    if args.gpus is not None:
+        machine = _with_gpus(machine, args.gpus)
+    report = memory_report(_model(args), settings, machine)
+    told = {
+        "settings": settings.to_dict(),
+        **report.as_dict(),
+        "exact": report.exact,
+        "forecast": None,
+        "verified": None,
+    }
+    if args.json:
+        print(json.dumps(told))
+    else:
+        _show(told)
+    return 0 if report.fits else 1
+
+
+def _model(args: argparse.Namespace) -> Model:
+    from kimi_nb.model import read_header
+
+    if args.gguf is not None:
+        return read_header(args.gguf)
+    if args.model == "nano":
+        from kimi_nb.nano import nano_path
+
+        return read_header(nano_path())
+    from kimi_nb.model.catalog import catalog
+    from kimi_nb.model.gguf_http import read_url_headers
+
+    model = catalog().model(args.model)
+    if args.quant is None:
+        raise UsageError(
+            "KNB373",
+            f"which quant of {args.model}?",
+            why="each has its own size",
+            fix="Name one with --quant, such as " + ", ".join(quant.name for quant in model.quants[:3]) + ".",
+        )
+    quant = model.quant(args.quant)
+    host = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    place = f"{host}/{quant.repo}/resolve/{quant.revision or 'main'}"
+    return read_url_headers([f"{place}/{name}" for name in quant.file_names()])
+
+
+def _with_gpus(machine: Machine, sizes: str) -> Machine:
+    from kimi_nb.machine import Gpu
+
+    try:
+        mib = [int(size) for size in sizes.split(",")] if sizes else []
+    except ValueError:
+        mib = [-1]
+    if any(size <= 0 for size in mib):
+        raise UsageError(
+            "KNB374",
+            f"--gpus cannot be {sizes!r}",
+            why="it takes the memory of each GPU in MiB, with commas between",
+            fix="Such as --gpus 24564 or --gpus 24576,24576; an empty text means no GPU.",
+        )
+    unknown = dict.fromkeys(
+        ("compute_capability", "pcie_generation", "pcie_generation_max", "pcie_width", "pcie_width_max")
+    )
+    gpus = tuple(
+        Gpu(
+            index=number,
+            kind="cuda",
+            name=f"a GPU of {size} MiB",
+            total_mib=size,
+            free_mib=size,
+            guess=True,
+            mig=False,
+            memory_bandwidth_gb_s=None,
+            **unknown,
+        )
+        for number, size in enumerate(mib)
+    )
+    return replace(machine, gpus=gpus)
+
+
+def _show(told: dict[str, Any]) -> None:
+    print(f"{'MiB':<8}{'model':>10}{'context':>10}{'compute':>10}{'there':>10}")
+    for device in [*told["devices"], {"name": "Host", **told["host"]}]:
+        there = device.get("free_mib", device.get("available_mib"))
+        parts = [device["model_mib"], device["context_mib"], device["compute_mib"], round(there)]
+        print(f"{device['name']:<8}" + "".join(f"{part:>10}" for part in parts))
+    if told["fits"]:
+        print("fits")
+    for name, short in told["short_mib"].items():
+        print(f"does not fit: {short} MiB ({short / 1024:.1f} GiB) short on {name}")

@@ -1,0 +1,83 @@
+"""Small tables for notebooks: HTML where it can be shown, aligned text everywhere else."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["Table", "table"]
+
+_CODE = re.compile(r"`([^`]+)`")
+
+
+@dataclass(frozen=True, repr=False)
+class Table:
+    """Rows of text and numbers under headings, as the last line of a notebook's cell shows them.
+
+    Attributes:
+        columns: The headings.
+        rows: As many cells each; the first one names its row.
+        caption: What the table shows.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | int | float, ...], ...]
+    caption: str = ""
+
+    def __repr__(self) -> str:
+        """Return the table as aligned text."""
+        cells = [[_plain(cell) for cell in row] for row in self.rows]
+        widths = [max(map(len, column)) for column in zip(self.columns, *cells, strict=True)]
+        lines = [self.columns, ["-" * width for width in widths], *cells]
+        text = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        ]
+        return "\n".join([*([self.caption] if self.caption else []), *text])
+
+    def _repr_html_(self) -> str:
+        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
+        head = "".join(
+            f'<th scope="col" style="text-align:left">{html.escape(name)}</th>' for name in self.columns
+        )
+        body = "".join(f"<tr>{_row(row)}</tr>" for row in self.rows)
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | int | float]], *, caption: str = "") -> Table:
+    """Make a table.
+
+    Args:
+        columns: The headings.
+        rows: As many cells each; words between backticks are shown as code, numbers are grouped by thousands.
+        caption: What the table shows, in a few words.
+
+    Raises:
+        ValueError: A row has more or fewer cells than there are headings.
+    """
+    given = tuple(tuple(row) for row in rows)
+    if any(len(row) != len(columns) for row in given):
+        msg = f"every row needs {len(columns)} cells"
+        raise ValueError(msg)
+    return Table(tuple(columns), given, caption)
+
+
+def _row(row: Sequence[str | int | float]) -> str:
+    first, *others = row
+    return f'<th scope="row" style="text-align:left">{_marked(first)}</th>' + "".join(
+        f'<td style="text-align:{"left" if isinstance(cell, str) else "right"}">{_marked(cell)}</td>'
+        for cell in others
+    )
+
+
+def _plain(cell: str | float) -> str:
+    return cell.replace("`", "") if isinstance(cell, str) else f"{cell:,}"
+
+
+def _marked(cell: str | float) -> str:
+    return _CODE.sub(r"<code>\1</code>", html.escape(cell if isinstance(cell, str) else f"{cell:,}"))
