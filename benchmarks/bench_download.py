@@ -1,11 +1,11 @@
-"""Throughput and processor time of our download beside curl and ``hf download``, on one local Hub, in one run.
+"""Throughput and processor time of our download beside curl and ``hf download``, on one local Hub.
 
     python benchmarks/bench_download.py [--gb 2] [--rounds 3] [--folder DIR] [--link-mbit 2500] [--json]
 
-The Hub runs in a process of its own. The tools take turns, and each number is the median of the rounds. curl and hf
-check nothing but sizes; ours hashes every byte and has it on the disk, synced, before it gives a file its name, so
-"safe" also tells the time until that is true for the others (`sync` after they returned). ``--link-mbit`` lets the Hub
-send no faster than a line of that rate would.
+The Hub runs in a process of its own. The tools take turns, and each number is the median of the rounds. curl
+and hf check nothing but sizes; ours hashes every byte, and has it on the disk, synced, before it gives a file
+its name, so "safe" also tells the time until that is true for the others (`sync` after they returned).
+``--link-mbit`` lets the Hub send no faster than a line of that rate would.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def tools(out: Path, endpoint: str, names: list[str], options: str) -> dict[str,
 
 
 def measure(command: list[str], out: Path, endpoint: str) -> tuple[float, float, float]:
-    """Run a command; return seconds until it returned, until its bytes were on the disk, and processor seconds."""
+    """Run a command; return seconds until it returned, until all was on the disk, and processor seconds."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     os.sync()
@@ -153,9 +153,8 @@ def main() -> int:
     print(f"{'':26}{'MB/s':>8}{'MB/s, safe':>13}{'CPU s/GB':>11}")
     for tool, value in found.items():
         print(f"{tool:26}{value['mb_s']:8.0f}{value['safe_mb_s']:13.0f}{value['cpu_s_per_gb']:11.2f}")
-    print(
-        f"ours / the fastest other: {ratio['mb_s']:.2f} as returned, {ratio['safe_mb_s']:.2f} safe on the disk"
-    )
+    as_returned, safe = ratio["mb_s"], ratio["safe_mb_s"]
+    print(f"ours / the fastest other: {as_returned:.2f} as returned, {safe:.2f} safe on the disk")
     return 0
 
 

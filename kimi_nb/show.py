@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Table", "table"]
 
-# Line breaks are kept, since prompts and answers have them, and words that are too long are broken.
-_CELL = "text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: anywhere"
+# Line breaks are kept, since prompts and answers have them; words are broken in answers, not in headings.
+_NAME = "text-align: left; vertical-align: top; white-space: pre-wrap"
+_CELL = f"{_NAME}; overflow-wrap: anywhere"
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,9 +41,9 @@ class Table:
 
     def _repr_html_(self) -> str:
         # dir="auto": an answer in Arabic runs from right to left, whatever stands beside it.
-        head = "".join(f'<th scope="col" style="{_CELL}">{html.escape(text)}</th>' for text in self.head)
+        head = "".join(f'<th scope="col" style="{_NAME}">{html.escape(text)}</th>' for text in self.head)
         rows = "".join(
-            f'<tr><th scope="row" style="{_CELL}">{html.escape(name)}</th>'
+            f'<tr><th scope="row" style="{_NAME}">{html.escape(name)}</th>'
             + "".join(f'<td dir="auto" style="{_CELL}">{html.escape(text)}</td>' for text in others)
             + "</tr>"
             for name, *others in self.rows

@@ -128,25 +128,22 @@ table(
 # There are two places. The **cache** holds what can be made again, above all the build of llama.cpp: a few hundred MB. The **models folder** holds what took a night to download: for Kimi, 210 GB and more, so it should be on a large, fast, local disk. An environment variable moves each of them; set it before JupyterLab or `kimi-nb` starts, and in your shell's profile, so that every later step finds the same place.
 
 # %%
-import shutil
 from pathlib import Path
 
+from kimi_nb.engine.storage import free_mib
 from kimi_nb.files import cache_home, models_home
-
-
-def free_gb(folder: Path) -> str:
-    """Tell the free space where a folder is, or will be."""
-    while not folder.exists():
-        folder = folder.parent
-    return f"{shutil.disk_usage(folder).free / 1e9:,.0f} GB"
-
 
 models = Path(models_folder).expanduser().absolute() if models_folder else models_home()
 table(
     ["what", "where", "free there", "to move it"],
     [
-        ["llama.cpp's programs, logs", f"`{cache_home()}`", free_gb(cache_home()), "set `KIMI_NB_CACHE`"],
-        ["model files", f"`{models}`", free_gb(models), "set `KIMI_NB_MODELS`"],
+        [
+            "llama.cpp's programs, logs",
+            f"`{cache_home()}`",
+            f"{free_mib(cache_home()) / 1024:,.0f} GiB",
+            "set `KIMI_NB_CACHE`",
+        ],
+        ["model files", f"`{models}`", f"{free_mib(models) / 1024:,.0f} GiB", "set `KIMI_NB_MODELS`"],
     ],
 )
 

@@ -12,10 +12,12 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kimi_nb.nano.hub import LocalHub
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 REPO = "local/tiny-GGUF"
 MIB = 1024 * 1024

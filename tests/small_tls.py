@@ -9,7 +9,10 @@ import select
 import socket
 import ssl
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BITS = 1024
 
@@ -63,7 +66,17 @@ def make_certificate(folder: Path) -> Path:
     padded = b"\0\1" + b"\xff" * (size - 3 - len(digest)) + b"\0" + digest
     signature = pow(int.from_bytes(padded, "big"), d, n).to_bytes(size, "big")
     certificate = _seq(body, sha256_rsa, _der(3, b"\0" + signature))
-    key = _seq(_int(0), _int(n), _int(e), _int(d), _int(p), _int(q), _int(d % (p - 1)), _int(d % (q - 1)), _int(pow(q, -1, p)))
+    key = _seq(
+        _int(0),
+        _int(n),
+        _int(e),
+        _int(d),
+        _int(p),
+        _int(q),
+        _int(d % (p - 1)),
+        _int(d % (q - 1)),
+        _int(pow(q, -1, p)),
+    )
     path = folder / "certificate.pem"
     path.write_text(_pem("RSA PRIVATE KEY", key) + _pem("CERTIFICATE", certificate))
     return path
@@ -78,7 +91,9 @@ class Relay:
         login: ``user:password`` that a proxy asks for.
     """
 
-    def __init__(self, target: tuple[str, int] | None, *, certificate: Path | None = None, login: str | None = None) -> None:
+    def __init__(
+        self, target: tuple[str, int] | None, *, certificate: Path | None = None, login: str | None = None
+    ) -> None:
         self._target, self._login = target, login
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if certificate else None
         if self._context is not None:
@@ -89,7 +104,7 @@ class Relay:
         self._threads: list[threading.Thread] = []
         self._ended = threading.Event()
 
-    def __enter__(self) -> Relay:
+    def __enter__(self) -> Self:
         self._start(self._accept)
         return self
 
@@ -136,7 +151,9 @@ class Relay:
         method, url, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
         self.asked.append(f"{method} {url}")
         if self._login and base64.b64encode(self._login.encode()) not in head:
-            client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            client.sendall(
+                b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
             return None, b""
         if method == "CONNECT":
             host, _, port = url.partition(":")
@@ -145,7 +162,9 @@ class Relay:
         host, _, port = url.split("/")[2].partition(":")
         path = "/" + url.split("/", 3)[3]
         # One request a connection, so that the next is seen and counted here too.
-        head = head.replace(url.encode(), path.encode(), 1).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+        head = head.replace(url.encode(), path.encode(), 1).replace(
+            b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1
+        )
         return (host, int(port or 80)), head
 
     def _join(self, client: socket.socket, server: socket.socket) -> None:

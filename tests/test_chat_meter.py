@@ -20,16 +20,18 @@ def test_each_figure_follows_its_formula():
     for at, answer in ((0.5, False), (0.6, False), (0.8, True), (0.9, True)):
         clock.now = 100 + at
         meter.token(answer=answer)
+    clock.now = 100.92
+    meter.finish()
     clock.now = 101.0
     reading = meter.reading(9, {"predicted_per_second": 21.0})
     assert reading.ttft_s == pytest.approx(0.5)
     assert reading.ttfa_s == pytest.approx(0.8)
     assert reading.total_s == pytest.approx(1.0)
-    assert reading.tok_s == pytest.approx((9 - 1) / 0.4)
+    assert reading.tok_s == pytest.approx((9 - 1) / 0.42)
     assert "completion_tokens" in reading.tok_s_formula
     assert reading.gap_p50_ms == pytest.approx(100)
     assert reading.gap_p95_ms == pytest.approx(200)
-    assert "20.0 tokens/s, the server says 21.0" in reading.line()
+    assert "19.0 tokens/s, the server says 21.0" in reading.line()
 
 
 def test_without_the_engines_count_the_chunks_are_counted_and_the_formula_says_so():
@@ -40,7 +42,19 @@ def test_without_the_engines_count_the_chunks_are_counted_and_the_formula_says_s
         meter.token(answer=True)
     reading = meter.reading(None)
     assert reading.tok_s == pytest.approx(2 / 0.2)
-    assert "number of chunks" in reading.tok_s_formula
+    assert reading.tok_s_formula.startswith("(chunks - 1) /")
+
+
+def test_the_hidden_tokens_of_a_tool_call_are_left_to_the_server():
+    clock = Clock()
+    meter = Meter(clock)
+    for _ in range(3):
+        clock.now += 0.1
+        meter.token(answer=True)
+    meter.finish()
+    assert meter.reading(40, calls=True).tok_s is None
+    reading = meter.reading(40, {"predicted_per_second": 21.0}, calls=True)
+    assert (reading.tok_s, reading.tok_s_formula) == (21.0, "llama-server's predicted_per_second")
 
 
 @pytest.mark.parametrize("tokens", [0, 1])

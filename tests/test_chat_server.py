@@ -1,6 +1,6 @@
 """Chat, the tool loop and structured output on a real llama-server with nano.
 
-nano's weights may be random, so nothing here looks at what it says: only at how it is asked, and how it is answered.
+Nothing here depends on what nano says, only on how it is asked and answered: biases keep it talking, or calling.
 """
 
 import json
@@ -49,18 +49,24 @@ def token(server, text):
     return str(found)
 
 
+def keep_talking(server):
+    """Neither end the thinking nor the answer, whatever the weights would like."""
+    return {"logit_bias": {token(server, "</think>"): -100}, "ignore_eos": True, "seed": 1}
+
+
 def start_a_call(server):
-    """A bias that makes random weights call a tool, with the index 0."""
+    """Make any weights call a tool at once, with the index 0."""
     texts = {"<|tool_call_begin|>": 100, "<|tool_call_argument_begin|>": 60, "0": 50}
     return {"logit_bias": {token(server, text): bias for text, bias in texts.items()}, "seed": 3}
 
 
-def test_both_modes_stream_and_are_measured(chat):
-    thinking = chat.ask("What is 2 + 2?", mode="thinking", max_tokens=20, extra_body={"seed": 1})
+def test_both_modes_stream_and_are_measured(server, chat):
+    talk = keep_talking(server)
+    thinking = chat.ask("What is 2 + 2?", mode="thinking", max_tokens=20, extra_body=talk)
     assert thinking.reasoning
     assert (thinking.content, thinking.finish_reason) == ("", "length")
     assert thinking.hints[0].startswith("KNB610")
-    instant = chat.ask("What is 2 + 2?", mode="instant", max_tokens=20, extra_body={"seed": 1})
+    instant = chat.ask("What is 2 + 2?", mode="instant", max_tokens=20, extra_body=talk)
     assert instant.content
     assert instant.reasoning == ""
     for reply in (thinking, instant):
@@ -83,7 +89,9 @@ def test_both_modes_stream_and_are_measured(chat):
 )
 def test_the_one_switch_that_works_and_those_that_are_ignored_without_a_word(server, switch, thinks):
     """Guides name the last three; the model would go on thinking with each."""
-    body = {"model": "nano", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8, "seed": 1}
+    body = {"model": "nano", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8} | keep_talking(
+        server
+    )
     message = post(server, "/v1/chat/completions", body | switch)["choices"][0]["message"]
     assert bool(message.get("reasoning_content")) is thinks
     assert bool(message.get("content")) is not thinks
@@ -141,7 +149,8 @@ def test_a_server_that_dies_while_it_answers(nano, build):
         with pytest.raises(EngineError, match="KNB607") as caught:
             for _ in events:
                 pass
-    assert caught.value.partial.reasoning.startswith(first.text)
+    partial = caught.value.partial
+    assert (partial.reasoning + partial.content).startswith(first.text)
 
 
 def lookup(key: str = "") -> str:
@@ -236,8 +245,21 @@ def test_a_structured_answer_says_which_way_it_came(chat, mode, way):
     assert got.grammar.splitlines()
     assert (got.thinking is None) == (mode == "instant")
     if got.thinking:
-        assert got.thinking.reasoning
         assert "</think>" not in got.thinking.reasoning
+        assert got.thinking.hints == ()
+
+
+@pytest.mark.parametrize("bias", [-100, 100])
+def test_the_answer_goes_on_from_the_thinking_or_from_none(server, chat, bias):
+    """A model may also close its thinking at once; then there is nothing to go on from."""
+    body = {"logit_bias": {token(server, "</think>"): bias}}
+    got = ask_structured(
+        chat, "Plan a trip.", Trip, mode="thinking", max_tokens=400, think_tokens=8, extra_body=body
+    )
+    assert isinstance(got.value, Trip)
+    assert bool(got.thinking.reasoning) is (bias < 0)
+    # the second request's prompt holds the thinking
+    assert (got.reply.usage.prompt_tokens > got.thinking.usage.prompt_tokens + 5) is (bias < 0)
 
 
 def test_response_format_is_ignored_by_llama_server_and_ours_is_not(server, chat):
@@ -248,8 +270,8 @@ def test_response_format_is_ignored_by_llama_server_and_ours_is_not(server, chat
         "additionalProperties": False,
     }
     form = {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
-    ignored = chat.ask("hi", mode="instant", max_tokens=20, extra_body=form | {"seed": 1})
-    with pytest.raises(ValueError, match="."):
+    ignored = chat.ask("hi", mode="instant", max_tokens=20, extra_body=form | keep_talking(server))
+    with pytest.raises(ValueError, match=r"."):
         json.loads(ignored.content)
     assert ask_structured(chat, "hi", schema, mode="instant", max_tokens=200).value["n"] in range(10)
 

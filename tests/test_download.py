@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def folder(tmp_path):
 
 
 def get(hub, folder, quant="Q4", **given):
-    return download(REPO, quant, endpoint=hub.endpoint, token="", folder=folder, options=Options(backoff_s=0.02), **given)
+    return download(
+        REPO, quant, endpoint=hub.endpoint, token="", folder=folder, options=Options(backoff_s=0.02), **given
+    )
 
 
 def command(hub, folder, *words, env=None):
@@ -106,7 +109,9 @@ def test_patterns_bring_further_files(hub, repo, folder):
     result = get(hub, folder, patterns=["README*"])
     assert (folder / REPO / "README.md").read_bytes() == (repo / "README.md").read_bytes()
     assert result.first_shard.suffix == ".gguf"
-    only = download(REPO, patterns=["Q2/*-00003-of-*"], endpoint=hub.endpoint, token="", folder=folder.with_name("m2"))
+    only = download(
+        REPO, patterns=["Q2/*-00003-of-*"], endpoint=hub.endpoint, token="", folder=folder.with_name("m2")
+    )
     assert [path.name for path in only.files] == ["tiny-Q2-00003-of-00005.gguf"]
 
 
@@ -172,6 +177,7 @@ def test_a_catalog_key_stands_for_its_repository_and_pinned_revision(hub, repo, 
     [
         ({"model": "local/none", "quant": "Q4"}, "KNB401"),
         ({"model": "no name/at all", "quant": "Q4"}, "KNB401"),
+        ({"model": "../..", "quant": "Q4"}, "KNB401"),
         ({"model": REPO, "quant": "Q9"}, "KNB405"),
         ({"model": REPO}, "KNB405"),
         ({"model": REPO, "patterns": ["*.none"]}, "KNB405"),
@@ -245,18 +251,68 @@ def test_a_damaged_record_is_said_and_costs_nothing(hub, repo, folder):
     assert sum(hub.sent().values()) == before
 
 
-@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "a//b", "C:\\x", "a\\..\\..\\x", "", ".", "a/./b", "a\nb", ".kimi-nb/x"])
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "/x", "a/../../x", "a//b", "C:\\x", "a\\..\\..\\x", "", ".", "a/./b", "a\nb", ".kimi-nb/x"],
+)
 def test_a_name_that_leads_out_of_the_folder_is_refused(name):
     with pytest.raises(DownloadError, match="KNB422"):
         safe_name(name)
 
 
-def test_a_hostile_listing_is_refused(hub, folder):
+@pytest.mark.parametrize(
+    ("name", "changes", "id_"),
+    [
+        ("Q4/../../../evil.gguf", {}, "KNB422"),
+        ("Q4/a.gguf", {"sha256": "../../../evil"}, "KNB413"),
+        ("Q4/a.gguf", {"sha256": "A" * 64}, "KNB413"),
+        ("Q4/a.gguf", {"git_oid": "../x"}, "KNB413"),
+        ("Q4/a.gguf", {"size": -1}, "KNB413"),
+        ("Q4/a.gguf", {"size": "5"}, "KNB413"),
+        ("Q4/a.gguf", {"size": 1e30}, "KNB413"),
+    ],
+)
+def test_a_hostile_listing_is_refused(hub, folder, name, changes, id_):
     commit, found = hub.find(REPO, "main")
-    hub._repos[REPO].commits[commit] = {"Q4/../../../evil.gguf": next(iter(found.values()))}
-    with pytest.raises(DownloadError, match="KNB422"):
+    blob = replace(next(blob for blob in found.values() if blob.lfs), **changes)
+    hub._repos[REPO].commits[commit] = {name: blob}
+    with pytest.raises(DownloadError, match=id_):
         get(hub, folder)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"null", b"[]", b"{}", b'{"sha": 5}', b'{"sha": "../x"}', b"\xff\xfe", b"[" * 100_000]
+)
+def test_nonsense_for_an_answer_is_refused(hub, folder, answer, monkeypatch):
+    from kimi_nb.engine.fetch.wire import Answer
+
+    monkeypatch.setattr(Answer, "read_all", lambda self, *, limit: (self.response.read(limit), answer)[1])
+    with pytest.raises(DownloadError, match="KNB413"):
+        get(hub, folder)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["localhost:8080", "ftp://x", "https://", "https://me:secret@mirror", "nonsense"]
+)
+def test_an_address_that_cannot_be_used_is_said(folder, endpoint):
+    with pytest.raises(UsageError, match="KNB406") as caught:
+        download(REPO, "Q4", endpoint=endpoint, folder=folder)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["hf_a\nInjected: yes", "hf_\u00e4", "hf_a b"])
+def test_a_token_that_cannot_be_sent_is_said_and_not_shown(hub, folder, token):
+    with pytest.raises(UsageError, match="KNB403") as caught:
+        download(REPO, "Q4", endpoint=hub.endpoint, token=token, folder=folder)
+    assert not SECRET.search(str(caught.value))
+    assert not hub.seen
+
+
+def test_options_that_cannot_work_are_said():
+    for nonsense in ({"connections": 0}, {"window": 5}):
+        with pytest.raises(UsageError, match="KNB423"):
+            Options(**nonsense)
 
 
 # ---- tokens and endpoints
@@ -340,7 +396,9 @@ def test_the_command_exits_as_promised(hub, folder, capsys, words, code):
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", [("--limit-rate", "fast"), ("--connections", "0"), ("--limit-rate", "0"), ("--transfer", "x")])
+@pytest.mark.parametrize(
+    "words", [("--limit-rate", "fast"), ("--connections", "0"), ("--limit-rate", "0"), ("--transfer", "x")]
+)
 def test_the_command_refuses_nonsense(hub, folder, words):
     with pytest.raises(SystemExit) as caught:
         command(hub, folder, "--repo", REPO, "--quant", "Q4", *words)
@@ -352,13 +410,21 @@ def test_the_command_leaves_no_secret_in_sight(repo, folder, tmp_path):
         words = ["download", "--repo", REPO, "--quant", "Q4", "--folder", str(folder)]
         environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_secret"}
         run = subprocess.run(
-            [sys.executable, "-m", "kimi_nb.cli", *words], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-m", "kimi_nb.cli", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert not SECRET.search(run.stdout + run.stderr)
         hub.token = "hf_other"
         shutil.rmtree(folder)
         run = subprocess.run(
-            [sys.executable, "-m", "kimi_nb.cli", *words], env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "kimi_nb.cli", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert run.returncode == 1
         assert not SECRET.search(run.stdout + run.stderr)
@@ -369,7 +435,10 @@ def test_the_command_leaves_no_secret_in_sight(repo, folder, tmp_path):
 
 
 def test_progress_in_words():
-    files_ = (FileProgress("Q/a-00001-of-00002.gguf", 100, 100, State.DONE), FileProgress("Q/a-00002-of-00002.gguf", 100, 50, State.FETCHING))
+    files_ = (
+        FileProgress("Q/a-00001-of-00002.gguf", 100, 100, State.DONE),
+        FileProgress("Q/a-00002-of-00002.gguf", 100, 50, State.FETCHING),
+    )
     line = in_words(Progress(150, 200, 25.0e6, 3700.0, files_, "waiting"))
     assert "75%" in line
     assert "25.0 MB/s" in line
@@ -394,7 +463,10 @@ def test_progress_outside_of_a_terminal_is_plain_lines():
 def test_every_id_has_an_explanation():
     source = "".join(path.read_text() for path in Path(remote.__file__).parent.glob("*.py"))
     source += Path(download.__code__.co_filename).read_text()
-    source += "".join(Path(cli.__file__).parent.joinpath("commands", f"{name}.py").read_text() for name in ("download", "models"))
+    source += "".join(
+        Path(cli.__file__).parent.joinpath("commands", f"{name}.py").read_text()
+        for name in ("download", "models")
+    )
     raised = set(re.findall(r'"(KNB4\d\d)"', source))
     told = tomllib.loads(files("kimi_nb").joinpath("troubles/4_download.toml").read_text(encoding="utf-8"))
     assert raised == set(told)
@@ -476,7 +548,7 @@ def test_a_quant_is_read_from_a_name(path, quant):
 
 def test_a_quant_is_not_mistaken_for_a_longer_one():
     def file(path):
-        return remote._file({"path": path, "size": 1, "oid": "x"})
+        return remote._file({"path": path, "size": 1, "oid": "0" * 40})
 
     listed = [file(f"{q}/K-{q}-00001-of-00001.gguf") for q in ("Q2_K", "Q2_K_L", "UD-Q2_K_XL")]
     listed += [file("K-Q2_K.gguf"), file("mmproj-F16.gguf")]
@@ -490,7 +562,7 @@ def room(kind: str, **given) -> preflight.Room:
 
 
 def test_disks_that_make_trouble_are_named(monkeypatch, tmp_path):
-    file = remote._file({"path": "a.gguf", "size": 5 * 1024**3, "oid": "x"})
+    file = remote._file({"path": "a.gguf", "size": 5 * 1024**3, "oid": "0" * 40})
     need = preflight.Need(file, tmp_path / "a.gguf", 0)
     fat = preflight.Room("/x", "vfat", 10**12, 4095 * MIB)
     for there, id_ in ((fat, "KNB411"), (room("ext4"), "KNB408")):
@@ -500,7 +572,11 @@ def test_disks_that_make_trouble_are_named(monkeypatch, tmp_path):
     part = preflight.Need(file, tmp_path / "a.gguf", 5 * 1024**3)
     assert preflight.check_room([part], tmp_path), "what is here already needs no space"
     monkeypatch.setattr(preflight, "_memory", lambda: 10**9)
-    for there, word in ((room("nfs4", notes=("a network one",)), "network"), (room("tmpfs"), "memory"), (room("exfat"), "exFAT")):
+    for there, word in (
+        (room("nfs4", notes=("a network one",)), "network"),
+        (room("tmpfs"), "memory"),
+        (room("exfat"), "exFAT"),
+    ):
         said = preflight.warnings_of(there, [file])
         assert word in said[0]
         assert "more than this machine's 1 GB" in said[-1]
@@ -515,7 +591,12 @@ def test_the_room_of_a_folder_that_is_not_there_yet(tmp_path):
 
 @pytest.mark.parametrize(
     ("limits", "left"),
-    [({}, None), ({0: (100, 0, 20 * 1024)}, 80 * 1024), ({0: (0, 50, 0), 1: (10, 0, 99 * 1024)}, 0), ({0: (0, 0, 5)}, None)],
+    [
+        ({}, None),
+        ({0: (100, 0, 20 * 1024)}, 80 * 1024),
+        ({0: (0, 50, 0), 1: (10, 0, 99 * 1024)}, 0),
+        ({0: (0, 0, 5)}, None),
+    ],
 )
 def test_a_quota_bounds_the_room(limits, left, monkeypatch):
     def quotactl(command, device, _owner, quota):
@@ -533,6 +614,10 @@ def test_a_quota_bounds_the_room(limits, left, monkeypatch):
 
 @given(st.text(), st.text(), st.integers(0, 10**13))
 def test_manifests_survive_json(repo_name, quant, size):
-    file = remote._file({"path": "a/b.gguf", "size": size, "oid": "x", "lfs": {"oid": "s", "size": size}})
-    manifest = Manifest(repo_name, quant, "main", "c" * 40, (file,), "http://x", ("*.a",), (("p", 1, "s"),), None, "u")
+    file = remote._file(
+        {"path": "a/b.gguf", "size": size, "oid": "0" * 40, "lfs": {"oid": "5" * 64, "size": size}}
+    )
+    manifest = Manifest(
+        repo_name, quant, "main", "c" * 40, (file,), "http://x", ("*.a",), (("p", 1, "s"),), None, "u"
+    )
     assert Manifest.from_dict(json.loads(json.dumps(manifest.as_dict()))) == manifest

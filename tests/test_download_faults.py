@@ -81,7 +81,7 @@ def test_slow_drips_are_left_for_a_new_connection(hub, repo, tmp_path, monkeypat
 
 def test_a_file_that_stays_wrong_is_named_and_not_kept(hub, repo, tmp_path):
     hub.faults = [Fault("flip", at=2_000_000, times=1000, where="00002-of")]
-    with pytest.raises(DownloadError, match="KNB412.*00002-of-00002") as caught:
+    with pytest.raises(DownloadError, match=r"KNB412.*00002-of-00002") as caught:
         fetch(hub, tmp_path / "models")
     assert "sha256" in str(caught.value)
     kept = sorted(path.name for path in (tmp_path / "models" / REPO).rglob("*") if path.is_file())
@@ -117,7 +117,7 @@ def test_what_came_before_it_gave_up_is_kept(hub, repo, tmp_path):
     came = hub.bytes_of("Q4")
     hub.faults = []
     result = fetch(hub, tmp_path / "models")
-    assert 0 < came
+    assert came > 0
     assert result.fetched_bytes == result.manifest.size - came
     same_files(repo, tmp_path / "models" / REPO)
 
@@ -143,7 +143,14 @@ def test_a_token_that_expires_on_the_way_is_replaced_and_the_rest_fetched(repo, 
 
 def test_the_token_goes_to_the_first_host_only_and_is_written_nowhere(repo, tmp_path):
     with FaultyHub(repo.parent.parent, token="hf_secret") as hub:
-        download(REPO, "Q4", endpoint=hub.endpoint, token="hf_secret", folder=tmp_path / "models", patterns=["README.md"])
+        download(
+            REPO,
+            "Q4",
+            endpoint=hub.endpoint,
+            token="hf_secret",
+            folder=tmp_path / "models",
+            patterns=["README.md"],
+        )
         assert {seen.host for seen in hub.seen} == {"hub", "storage"}
         assert {seen.host for seen in hub.seen if "authorization" in seen.headers} == {"hub"}
     for path in (tmp_path / "models").rglob("*"):
@@ -163,7 +170,13 @@ def test_a_branch_that_moves_does_not_mix_revisions(hub, repo, tmp_path):
     assert result.manifest.commit == first
     same_files(repo, tmp_path / "models" / REPO)
     updated = download(
-        REPO, "Q4", endpoint=hub.endpoint, token="", folder=tmp_path / "models", update=True, options=Options(**FAST)
+        REPO,
+        "Q4",
+        endpoint=hub.endpoint,
+        token="",
+        folder=tmp_path / "models",
+        update=True,
+        options=Options(**FAST),
     )
     assert updated.manifest.commit == second
     same_files(newer, tmp_path / "models" / REPO)
@@ -173,7 +186,7 @@ def test_history_that_was_rewritten_is_noticed(hub, repo, tmp_path):
     hub.faults = [Fault("reset", times=100_000)]
     with pytest.raises(DownloadError, match="KNB415"):
         fetch(hub, tmp_path / "models", patience_s=0.3)
-    commit, files = hub.find(REPO, "main")
+    commit = hub.find(REPO, "main")[0]
     other = make_repo(tmp_path / "newer", shards=2, mib=4, seed=1)
     hub.publish(REPO, other)
     moved = hub.find(REPO, "main")[1]
@@ -181,6 +194,25 @@ def test_history_that_was_rewritten_is_noticed(hub, repo, tmp_path):
     hub.faults = []
     with pytest.raises(DownloadError, match="KNB414"):
         fetch(hub, tmp_path / "models")
+
+
+def test_storage_hosts_whose_tags_differ_do_not_hold_it_up(hub, repo, tmp_path):
+    import itertools
+
+    numbers = itertools.count()
+    original = type(hub).range_of
+
+    def other_tag_each_time(handler, blob):
+        # As several hosts behind one name may do: the condition is on a tag that this one does not know.
+        condition = handler.headers.get("If-Range")
+        if condition is not None and next(numbers) % 2:
+            handler.headers.replace_header("If-Range", '"other"')
+        return original(hub, handler, blob)
+
+    hub.range_of = other_tag_each_time
+    result = fetch(hub, tmp_path / "models")
+    same_files(repo, tmp_path / "models" / REPO)
+    assert result.fetched_bytes == result.manifest.size
 
 
 def test_a_rate_limit_is_kept(hub, tmp_path):
@@ -192,6 +224,11 @@ def test_a_rate_limit_is_kept(hub, tmp_path):
 def test_no_network_at_all(tmp_path):
     with pytest.raises(DownloadError, match="KNB406") as caught:
         download(
-            REPO, "Q4", endpoint="http://127.0.0.1:9", token="", folder=tmp_path, options=Options(backoff_s=0.01)
+            REPO,
+            "Q4",
+            endpoint="http://127.0.0.1:9",
+            token="",
+            folder=tmp_path,
+            options=Options(backoff_s=0.01),
         )
     assert "refused" in str(caught.value)

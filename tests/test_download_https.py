@@ -29,7 +29,15 @@ def hub(repo):
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch):
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "no_proxy",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "SSL_CERT_FILE",
+    ):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     wire._tls.cache_clear()
@@ -41,7 +49,9 @@ class SecureHub:
     """A hub whose two hosts are behind TLS."""
 
     def __init__(self, hub, certificate):
-        self._relays = [Relay(("127.0.0.1", server.server_port), certificate=certificate) for server in hub._servers]
+        self._relays = [
+            Relay(("127.0.0.1", server.server_port), certificate=certificate) for server in hub._servers
+        ]
 
     def __enter__(self):
         self.hosts = [relay.__enter__() for relay in self._relays]

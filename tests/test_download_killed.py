@@ -152,9 +152,13 @@ def small_disk(tmp_path):
     """A filesystem of 24 MiB; where mounting is not allowed, a limit on file sizes stands in for it."""
     mount = tmp_path / "small"
     mount.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mount)], capture_output=True, check=False
-    ) if sys.platform == "linux" else None
+    made = (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mount)], capture_output=True, check=False
+        )
+        if sys.platform == "linux"
+        else None
+    )
     if made is None or made.returncode:
         yield None
         return
@@ -269,7 +273,7 @@ def test_after_a_reboot_only_what_was_synced_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(part_module, "boot_id", lambda: "another start of the machine")
     header, *rest = lines.splitlines()
     kept = [line for line in rest if line.startswith("s ")]
-    (tmp_path / "x.part.journal").write_text("\n".join([header, "s 0 2097152", "w 2097152 20971520"]) + "\n")
+    (tmp_path / "x.part.journal").write_text(f"{header}\ns 0 2097152\nw 2097152 20971520\n")
     with PartFile(tmp_path / "x.part", "key", size) as part:
         assert part.here() == 2 * MIB
     assert kept
@@ -296,7 +300,9 @@ def test_a_torn_journal_is_read_as_far_as_it_goes(tmp_path):
         part.commit(0, MIB)
         part.commit(MIB, 2 * MIB)
     journal = tmp_path / "x.part.journal"
-    journal.write_bytes(journal.read_bytes() + b"w 2097152 31\0\0\0\0\nw -1 5\nx 0 9\nw 2097152 3145728 9\nw 2097152 314")
+    journal.write_bytes(
+        journal.read_bytes() + b"w 2097152 31\0\0\0\0\nw -1 5\nx 0 9\nw 2097152 3145728 9\nw 2097152 314"
+    )
     with PartFile(tmp_path / "x.part", "key", 4 * MIB) as part:
         assert part.here() == 2 * MIB
     journal.write_bytes(b"\0" * 500)
@@ -326,5 +332,7 @@ def test_threads_end_with_the_download(tmp_path):
         hub.faults = [Fault("stall", seconds=60, times=100)]
         with pytest.raises(DownloadError, match="KNB415"):
             fetch(hub, tmp_path / "models", timeout_s=0.3, patience_s=0.5, backoff_s=0.05)
-        wait_for(lambda: not [t for t in threading.enumerate() if t.name.startswith(("fetch", "keep", "sync"))])
+        wait_for(
+            lambda: not [t for t in threading.enumerate() if t.name.startswith(("fetch", "keep", "sync"))]
+        )
         assert threading.active_count() <= before + 16  # the hub's own threads still stall

@@ -38,7 +38,9 @@ def shelf(tmp_path):
 
 def get(hub, shelf, quant="Q4", repo=REPO, **options):
     given = {"backoff_s": 0.02} | options
-    return download(repo, quant, endpoint=hub.endpoint, token="", folder=shelf.folder, options=Options(**given))
+    return download(
+        repo, quant, endpoint=hub.endpoint, token="", folder=shelf.folder, options=Options(**given)
+    )
 
 
 def command(shelf, *words) -> int:
@@ -138,7 +140,10 @@ def test_a_file_in_use_is_not_removed(hub, repo, shelf):
     result = get(hub, shelf)
     holding = "import mmap,sys\nf=open(sys.argv[1],'rb')\nm=mmap.mmap(f.fileno(),0,access=mmap.ACCESS_READ)\nf.close()\nprint('held',flush=True)\nsys.stdin.read()"
     holder = subprocess.Popen(
-        [sys.executable, "-c", holding, str(result.files[1])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", holding, str(result.files[1])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(DownloadError, match=rf"KNB418.*process {holder.pid}.*00002-of"):
@@ -151,12 +156,18 @@ def test_a_file_in_use_is_not_removed(hub, repo, shelf):
 
 def test_a_file_of_ours_in_use_is_not_removed_either(hub, shelf):
     result = get(hub, shelf)
-    with result.files[0].open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
-        with pytest.raises(DownloadError, match=r"KNB418.*this process"):
-            remove(shelf, plan_removal(shelf, find(shelf, "Q4")))
+    removal = plan_removal(shelf, find(shelf, "Q4"))
+    with (
+        result.files[0].open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ),
+        pytest.raises(DownloadError, match=r"KNB418.*this process"),
+    ):
+        remove(shelf, removal)
 
 
-@pytest.mark.parametrize("words", [("remove",), ("remove", "none"), ("path", "none"), ("remove", "Q"), ("remove", "Q4")])
+@pytest.mark.parametrize(
+    "words", [("remove",), ("remove", "none"), ("path", "none"), ("remove", "Q"), ("remove", "Q4")]
+)
 def test_unclear_or_unconfirmed_calls_remove_nothing(hub, shelf, words, monkeypatch):
     get(hub, shelf)
     get(hub, shelf, "Q2")

@@ -50,7 +50,9 @@ def get(hub, folder, quant="Q4", **given):
 
 
 def again(hub, folder, where=None, **given):
-    return verify(where, **({"model": REPO, "quant": "Q4"} | given), endpoint=hub.endpoint, token="", folder=folder)
+    return verify(
+        where, **({"model": REPO, "quant": "Q4"} | given), endpoint=hub.endpoint, token="", folder=folder
+    )
 
 
 def flip(path: Path, at: int) -> None:
@@ -127,7 +129,9 @@ def test_two_swapped_shards_cost_nothing(hub, repo, folder):
     one.rename(spare)
     two.rename(one)
     spare.rename(two)
-    with pytest.raises(DownloadError, match=r"00001-of-00003.gguf is another file of the set \(it is Q4/tiny-Q4-00002"):
+    with pytest.raises(
+        DownloadError, match=r"00001-of-00003.gguf is another file of the set \(it is Q4/tiny-Q4-00002"
+    ):
         again(hub, folder, repair=False)
     result, cost = fetched(hub, lambda: again(hub, folder))
     assert cost == 0
@@ -143,7 +147,9 @@ def test_a_shard_copied_over_another_costs_one_shard(hub, repo, folder):
     same_files(repo, folder / REPO)
 
 
-@pytest.mark.parametrize("kind", ["another quant", "another revision", "HTML page", "LFS pointer", "nonsense", "zeros"])
+@pytest.mark.parametrize(
+    "kind", ["another quant", "another revision", "HTML page", "LFS pointer", "nonsense", "zeros"]
+)
 def test_a_stranger_is_named_and_costs_one_shard(hub, repo, folder, tmp_path, kind):
     get(hub, folder)
     path, good = shard(folder, 2), repo / "Q4" / "tiny-Q4-00002-of-00003.gguf"
@@ -157,7 +163,10 @@ def test_a_stranger_is_named_and_costs_one_shard(hub, repo, folder, tmp_path, ki
             f"it is Q4/tiny-Q4-00002-of-00003.gguf of revision {hub.history(REPO)[1][:12]}",
         ),
         "HTML page": (b"<!DOCTYPE html><html>log in</html>", "no GGUF file.*HTML"),
-        "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4198400\n", "no GGUF file.*git-lfs"),
+        "LFS pointer": (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4198400\n",
+            "no GGUF file.*git-lfs",
+        ),
         "nonsense": (gguf(good.stat().st_size, seed=77, number=1, count=3), "damaged"),
         "zeros": (bytes(good.stat().st_size), "no GGUF file.*zeros"),
     }[kind]
@@ -215,7 +224,9 @@ def hf_cache(hub, tmp_path) -> tuple[Path, Path]:
     from huggingface_hub import snapshot_download
 
     cache = tmp_path / "hub-cache"
-    found = snapshot_download(REPO, endpoint=hub.endpoint, token=False, cache_dir=cache, allow_patterns="Q4/*")
+    found = snapshot_download(
+        REPO, endpoint=hub.endpoint, token=False, cache_dir=cache, allow_patterns="Q4/*"
+    )
     return cache, Path(found)
 
 
@@ -278,7 +289,9 @@ def test_the_hubs_cache_is_repaired_as_the_hub_lays_it_out(hub, repo, folder, tm
     assert link.is_symlink()
     same_files(repo, snapshot)
     name = "Q4/tiny-Q4-00002-of-00003.gguf"
-    found, cost = fetched(hub, lambda: hf_hub_download(REPO, name, endpoint=hub.endpoint, token=False, cache_dir=cache))
+    found, cost = fetched(
+        hub, lambda: hf_hub_download(REPO, name, endpoint=hub.endpoint, token=False, cache_dir=cache)
+    )
     assert (Path(found), cost) == (link, 0), "huggingface_hub takes it for its own"
 
 
@@ -340,7 +353,9 @@ def test_equal_files_of_two_sets_are_one_on_the_disk(hub, repo, folder, tmp_path
     shutil.copytree(repo / "Q4", twin)
     hub.publish("local/twin-GGUF", tmp_path / "again")
     get(hub, folder)
-    result, cost = fetched(hub, lambda: download("local/twin-GGUF", "Q4", endpoint=hub.endpoint, token="", folder=folder))
+    result, cost = fetched(
+        hub, lambda: download("local/twin-GGUF", "Q4", endpoint=hub.endpoint, token="", folder=folder)
+    )
     assert cost == 0
     assert len(result.linked) == 3
     assert result.first_shard.stat().st_ino == shard(folder, 1).stat().st_ino
@@ -348,7 +363,9 @@ def test_equal_files_of_two_sets_are_one_on_the_disk(hub, repo, folder, tmp_path
 
 def test_shards_that_do_not_fit_together_are_noticed(hub, folder, tmp_path):
     odd = make_repo(tmp_path / "odd", shards=3, mib=1)
-    (odd / "Q4" / "tiny-Q4-00002-of-00003.gguf").write_bytes(gguf(MIB, seed=1, number=2, count=3, name="tiny Q4"))
+    (odd / "Q4" / "tiny-Q4-00002-of-00003.gguf").write_bytes(
+        gguf(MIB, seed=1, number=2, count=3, name="tiny Q4")
+    )
     hub.publish("local/odd-GGUF", odd)
     with pytest.raises(ModelFileError, match="KNB321"):
         download("local/odd-GGUF", "Q4", endpoint=hub.endpoint, token="", folder=folder)

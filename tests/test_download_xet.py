@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from faulty_hub import MIB, REPO, FaultyHub, make_repo, same_files, start_download, wait_for
@@ -75,7 +76,9 @@ def test_ranged_http_is_chosen_with_its_reason(hub, repo, tmp_path, monkeypatch,
             raise PackageNotFoundError
 
         monkeypatch.setattr("kimi_nb.engine.fetch.xet.version", missing)
-    plan = plan_download(REPO, "Q4", endpoint=hub.endpoint, token="", folder=tmp_path / "m", options=Options(**given))
+    plan = plan_download(
+        REPO, "Q4", endpoint=hub.endpoint, token="", folder=tmp_path / "m", options=Options(**given)
+    )
     result = get(hub, tmp_path / "models", **given)
     assert result.transfer == plan.transfer
     assert result.transfer.startswith("ranged HTTP")
@@ -114,6 +117,5 @@ def test_huggingface_hub_itself_takes_xet_from_this_hub(hub, repo, tmp_path):
 
     name = "Q4/tiny-Q4-00001-of-00003.gguf"
     found = hf_hub_download(REPO, name, endpoint=hub.endpoint, token=False, local_dir=tmp_path / "hf-local")
-    with open(found, "rb") as file:
-        assert file.read() == (repo / name).read_bytes()
+    assert Path(found).read_bytes() == (repo / name).read_bytes()
     assert by_http(hub) == 0

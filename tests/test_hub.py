@@ -55,9 +55,11 @@ def test_the_tree_is_listed_whole_by_folder_and_by_page(api, hub):
     from huggingface_hub.hf_api import RepoFile, RepoFolder
 
     top = list(api.list_repo_tree(REPO))
-    assert [(type(entry), entry.path) for entry in top] == [(RepoFolder, "Q2"), (RepoFolder, "Q4"), (RepoFile, "README.md")] or {
-        entry.path for entry in top
-    } == {"Q2", "Q4", "README.md"}
+    assert [(type(entry), entry.path) for entry in top] == [
+        (RepoFolder, "Q2"),
+        (RepoFolder, "Q4"),
+        (RepoFile, "README.md"),
+    ] or {entry.path for entry in top} == {"Q2", "Q4", "README.md"}
     assert len([e for e in api.list_repo_tree(REPO, recursive=True) if isinstance(e, RepoFile)]) == 7
     assert len(list(api.list_repo_tree(REPO, "Q4"))) == 3
     path = f"/api/models/{REPO}/tree/main?recursive=true&limit=2"
@@ -87,8 +89,20 @@ def test_files_come_through_cache_folder_and_snapshot(hub, repo, tmp_path):
 
 
 def test_the_hf_command_works_through_hf_endpoint(hub, repo, tmp_path):
-    command = [str(Path(sys.executable).with_name("hf")), "download", REPO, "--include", "Q2/*", "--local-dir", str(tmp_path / "x")]
-    environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
+    command = [
+        str(Path(sys.executable).with_name("hf")),
+        "download",
+        REPO,
+        "--include",
+        "Q2/*",
+        "--local-dir",
+        str(tmp_path / "x"),
+    ]
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    }
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
     same_files(repo, tmp_path / "x", "Q2/*.gguf")
 
@@ -181,7 +195,7 @@ def test_two_revisions_are_served_side_by_side(hub, repo, tmp_path):
 def _commits(hub):
     from huggingface_hub import HfApi
 
-    return [c for c in HfApi(endpoint=hub.endpoint, token=False).list_repo_commits(REPO)]
+    return HfApi(endpoint=hub.endpoint, token=False).list_repo_commits(REPO)
 
 
 # ---- what huggingface_hub makes of the faults: the reasons why downloads here do not rest on it
@@ -208,8 +222,19 @@ def test_huggingface_hub_survives_a_drop_within_a_process(hub, repo, tmp_path):
 
 def test_huggingface_hub_starts_anew_after_a_kill(hub, repo, tmp_path):
     hub.faults = [Fault("stall", at=MIB, seconds=60)]
-    command = [str(Path(sys.executable).with_name("hf")), "download", REPO, NAME, "--local-dir", str(tmp_path / "x")]
-    environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
+    command = [
+        str(Path(sys.executable).with_name("hf")),
+        "download",
+        REPO,
+        NAME,
+        "--local-dir",
+        str(tmp_path / "x"),
+    ]
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    }
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     from faulty_hub import wait_for
 

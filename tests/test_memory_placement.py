@@ -169,18 +169,63 @@ def test_settings_that_make_no_sense(model, settings, words):
     assert {"KNB370", "KNB371", "KNB372"} <= set(troubles())
 
 
+@pytest.mark.parametrize("part", range(4))
+def test_damaged_headers_end_in_one_clear_error(tmp_path, part):
+    path = tmp_path / "m.gguf"
+    ModelShape(
+        n_layer=2,
+        n_embd=256,
+        n_ff=256,
+        n_ff_exp=256,
+        n_head=4,
+        q_lora=256,
+        kv_lora=256,
+        n_expert=8,
+        n_used=2,
+        n_vocab=300,
+    ).write(path, hole=False)
+    whole, chance = path.read_bytes(), random.Random(part)
+    outcome = {"KNB371": 0, "KNB331": 0, "worked out": 0}
+    for _ in range(250):
+        data = bytearray(whole)
+        at = chance.randrange(len(data))
+        data[at] = chance.choice((0, 1, 2, 3, 7, 64, 255, data[at] ^ (1 << chance.randrange(8))))
+        path.write_bytes(data)
+        try:
+            model = read_header(path, check_data=False)
+        except ModelFileError:
+            continue
+        try:
+            demands(model, Settings(ctx_size=512), ONE)
+            outcome["worked out"] += 1
+        except ModelFileError as error:
+            outcome[error.id] += 1
+    assert outcome["KNB371"] > 10
+    assert outcome["worked out"] > 10
+
+
+def rename(path, old: bytes, new: bytes) -> None:
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new))
+
+
 def test_models_that_are_not_covered(tmp_path):
     path = tmp_path / "m.gguf"
     path.write_bytes(gguf([key("general.architecture", "str", "kimi-k3")]))
     with pytest.raises(ModelFileError, match=r"KNB371.*kimi-k3"):
         demands(read_header(path), Settings())
     path.write_bytes(small_model())
-    with pytest.raises(ModelFileError, match=r"KNB371.*has no tensor blk\.0\."):
+    with pytest.raises(ModelFileError, match=r"KNB371.*contradict"):
         demands(read_header(path), Settings())
     SHAPE.write(path, hole=False)
-    with path.open("r+b") as file:
-        start = file.read(100_000)
-        file.seek(0)
-        file.write(start.replace(b"attention.key_length_mla", b"attention.key_length_old"))
+    rename(path, b"blk.3.attn_norm.weight", b"blk.3.attn_nrom.weight")
+    with pytest.raises(ModelFileError, match=r"KNB371.*has no tensor blk\.3\.attn_norm"):
+        demands(read_header(path, check_data=False), Settings())
+    rename(path, b"attention.head_count\x04\0\0\0\x40", b"attention.head_count\x04\0\0\0\x41")
+    with pytest.raises(ModelFileError, match=r"KNB371.*blk\.0\..* has the shape"):
+        demands(read_header(path, check_data=False), Settings())
+    SHAPE.write(path, hole=False)
+    rename(path, b"attention.key_length_mla", b"attention.key_length_old")
     with pytest.raises(ModelFileError, match=r"KNB371.*latent attention"):
         demands(read_header(path, check_data=False), Settings())

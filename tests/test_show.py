@@ -17,7 +17,7 @@ class _Cells(HTMLParser):
         self.tags: list[str] = []
         self.cells: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, _attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         if tag in {"td", "th", "caption"}:
             self.cells.append("")

@@ -68,11 +68,14 @@ class Draft:
             known = (progress.get(name) for name in ("processed", "total", "cache"))
             yield PromptProgress(*(value if isinstance(value, int) else 0 for value in known))
         for choice in _list(getattr(chunk, "choices", None))[:1]:
-            self.finish_reason = getattr(choice, "finish_reason", None) or self.finish_reason
+            if finished := getattr(choice, "finish_reason", None):
+                self.finish_reason = str(finished)
             # Moonshot's API puts the usage here.
             self._count((getattr(choice, "model_extra", None) or {}).get("usage"))
             if (delta := getattr(choice, "delta", None)) is not None:
                 yield from self._take(delta)
+            if finished:
+                self._meter.finish()
 
     def _take(self, delta: Any) -> Iterator[Event]:
         extra: dict[str, Any] = getattr(delta, "model_extra", None) or {}
@@ -131,7 +134,7 @@ class Draft:
             tool_calls=calls,
             finish_reason=self.finish_reason,
             usage=self._usage,
-            meter=self._meter.reading(self._usage.completion_tokens, self._timings),
+            meter=self._meter.reading(self._usage.completion_tokens, self._timings, calls=bool(calls)),
             mode=self._mode,
             model=self._model,
             hints=tuple(self._hints(content, reasoning)) if self.finish_reason else (),

@@ -7,7 +7,9 @@ Benchmarks give the same name to different figures, so a speed without its formu
   carry only a role or the prompt's progress, do not count;
 - ``ttfa_s`` ends with the first piece of the answer or of a tool call;
 - ``tok_s`` is decode speed alone, without the prompt. A chunk may carry several tokens (speculative
-  decoding), so the engine's own count is used where it gives one.
+  decoding), and the end mark is a token without text, so the engine's own count is used, up to the chunk that
+  says it has finished. The marks that begin a tool call are tokens too, and are held back until the call can
+  be told: there the client cannot know, and llama-server's own figure is given.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class Reading:
         ttfa_s: Request to first token of the answer (or of a tool call).
         total_s: Request to the end of the stream.
         tok_s: Decode speed in tokens per second.
-        tok_s_formula: How ``tok_s`` was computed, and where its token count comes from.
+        tok_s_formula: How ``tok_s`` was computed.
         gap_p50_ms: Median gap between chunks that carried tokens.
         gap_p95_ms: 95th percentile of those gaps.
         server: llama-server's own ``timings``, under its own names, if it gave any.
@@ -70,6 +72,7 @@ class Meter:
         self._clock = clock
         self._start = clock()
         self._answer: float | None = None
+        self._finished: float | None = None
         self._tokens: list[float] = []
 
     def start(self) -> None:
@@ -83,18 +86,22 @@ class Meter:
         if answer and self._answer is None:
             self._answer = now
 
-    def reading(self, completion_tokens: int | None, server: Mapping[str, float] | None = None) -> Reading:
-        """Return what was measured so far, given the engine's count of tokens if there is one."""
+    def finish(self) -> None:
+        """Note the chunk with which the engine says that it has finished."""
+        self._finished = self._clock()
+
+    def reading(
+        self, completion_tokens: int | None, server: Mapping[str, float] | None = None, *, calls: bool = False
+    ) -> Reading:
+        """Return what was measured so far.
+
+        Args:
+            completion_tokens: The engine's count, if it gave one.
+            server: llama-server's ``timings``, if it gave any.
+            calls: Whether the reply holds tool calls.
+        """
         at, end = self._tokens, self._clock()
-        speed = formula = None
-        if len(at) >= _MANY and at[-1] > at[0]:
-            counted = completion_tokens if completion_tokens is not None else len(at)
-            source = (
-                "the engine's completion_tokens" if completion_tokens is not None else "the number of chunks"
-            )
-            if counted >= _MANY:
-                speed = (counted - 1) / (at[-1] - at[0])
-                formula = f"(n - 1) / (time of last chunk - time of first chunk), n = {source}"
+        speed, formula = self._speed(completion_tokens, dict(server or {}), calls=calls)
         gaps = sorted(1000 * (later - sooner) for sooner, later in pairwise(at))
         return Reading(
             ttft_s=at[0] - self._start if at else None,
@@ -106,3 +113,20 @@ class Meter:
             gap_p95_ms=gaps[min(len(gaps) - 1, int(len(gaps) * 0.95))] if gaps else None,
             server=dict(server or {}),
         )
+
+    def _speed(
+        self, completion_tokens: int | None, server: dict[str, float], *, calls: bool
+    ) -> tuple[float | None, str | None]:
+        if calls:
+            told = server.get("predicted_per_second")
+            return told, None if told is None else "llama-server's predicted_per_second"
+        at = self._tokens
+        if completion_tokens is not None and self._finished is not None:
+            count, last = completion_tokens, self._finished
+            formula = "(completion_tokens - 1) / (time of finishing chunk - time of first chunk)"
+        else:
+            count, last = len(at), at[-1] if at else 0.0
+            formula = "(chunks - 1) / (time of last chunk - time of first chunk)"
+        if len(at) < _MANY or count < _MANY or last <= at[0]:
+            return None, None
+        return (count - 1) / (last - at[0]), formula

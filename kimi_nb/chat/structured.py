@@ -16,7 +16,7 @@ themselves. In every case the answer is checked here before it is returned.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from kimi_nb.chat.failures import EngineError, explain
@@ -94,8 +94,13 @@ def ask_structured(
     free = dict(options) | {"max_tokens": think_tokens}
     # The stop word ends the request where the thinking ends; the parser then takes all of it for thinking.
     thinking = chat.ask(whole, mode=mode, extra_body=extra | {"stop": ["</think>"]}, **free)
-    whole.append({"role": "assistant", "content": "", "reasoning_content": thinking.reasoning})
-    going_on = {"continue_final_message": "content", "add_generation_prompt": False, "grammar": grammar}
+    thinking = replace(thinking, hints=())  # without an answer, as it should be
+    going_on: dict[str, Any] = {"grammar": grammar}
+    if thinking.reasoning:
+        whole.append({"role": "assistant", "content": "", "reasoning_content": thinking.reasoning})
+        going_on |= {"continue_final_message": "content", "add_generation_prompt": False}
+    else:  # it closed its thinking at once, and that is how the prompt of instant mode looks
+        mode = "instant"
     reply = chat.ask(whole, mode=mode, extra_body=extra | going_on, **options)
     return Structured(_value(reply, schema, plain), "think, then grammar", reply, thinking, grammar)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +88,7 @@ def _model(args: argparse.Namespace) -> Model:
 
         return read_header(nano_path())
     from kimi_nb.model.catalog import catalog
-    from kimi_nb.model.gguf_http import read_url_headers
+    from kimi_nb.model.gguf_hub import read_remote_header
 
     model = catalog().model(args.model)
     if args.quant is None:
@@ -100,9 +99,7 @@ def _model(args: argparse.Namespace) -> Model:
             fix="Name one with --quant, such as " + ", ".join(quant.name for quant in model.quants[:3]) + ".",
         )
     quant = model.quant(args.quant)
-    host = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    place = f"{host}/{quant.repo}/resolve/{quant.revision or 'main'}"
-    return read_url_headers([f"{place}/{name}" for name in quant.file_names()])
+    return read_remote_header(quant.repo, files=quant.file_names(), revision=quant.revision or "main")
 
 
 def _with_gpus(machine: Machine, sizes: str) -> Machine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -374,9 +375,10 @@ def _licence(shelf: Shelf, manifest: Manifest) -> list[str]:
     before = shown.read_text(encoding="utf-8").splitlines() if shown.is_file() else []
     if manifest.repo in before:
         return []
-    shelf.state.mkdir(parents=True, exist_ok=True)
-    with shown.open("a", encoding="utf-8") as file:
-        file.write(manifest.repo + "\n")
+    with suppress(OSError):  # shown once more, then
+        shelf.state.mkdir(parents=True, exist_ok=True)
+        with shown.open("a", encoding="utf-8") as file:
+            file.write(manifest.repo + "\n")
     if manifest.license is None:
         return [f"{manifest.repo} names no licence: see its page before you use it"]
     return [

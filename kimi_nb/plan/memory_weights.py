@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from kimi_nb.errors import ModelFileError
 from kimi_nb.plan.memory_allocator import GPU_ALIGNMENT, HOST_ALIGNMENT, gpu_bytes
 from kimi_nb.plan.memory_graph import Shape
 from kimi_nb.plan.memory_schedule import MATMUL_KINDS
+from kimi_nb.plan.memory_shapes import check_layer, check_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -19,15 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "ModelWeights", "weights_of"]
 
-_NAME = re.compile(r"blk\.(\d+)\.([a-z0-9_]+)\.(weight|bias)")
+_NAME = re.compile(r"blk\.(0|[1-9]\d{0,3})\.([a-z0-9_]+)\.(weight|bias)")
 # What -cmoe and -ncmoe keep in host memory (LLM_FFN_EXPS_REGEX in common/common.h).
 _EXPERTS = re.compile(r"ffn_(up|down|gate_up|gate)_(ch|)exps")
-_ALWAYS = frozenset(
-    {"attn_norm", "attn_kv_a_mqa", "attn_kv_a_norm", "attn_k_b", "attn_v_b", "attn_output", "ffn_norm"}
-)
-_COMPRESSED_QUERY = frozenset({"attn_q_a", "attn_q_a_norm", "attn_q_b"})
-_DENSE = frozenset({"ffn_up", "ffn_gate", "ffn_down"})
-_SHARED = frozenset({"ffn_up_shexp", "ffn_gate_shexp", "ffn_down_shexp"})
 _SIGMOID = 2  # LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID
 
 
@@ -90,7 +84,9 @@ def _entry(tensor: TensorInfo, role: str) -> Entry:
         role=role,
         kind=tensor.type,
         ne=tensor.shape,
-        on_gpu=_padded(gpu_bytes(tensor.type, tensor.shape[0], tensor.n_bytes), GPU_ALIGNMENT),
+        on_gpu=_padded(
+            gpu_bytes(tensor.type, tensor.shape[0] if tensor.shape else 1, tensor.n_bytes), GPU_ALIGNMENT
+        ),
         on_host=_padded(tensor.n_bytes, HOST_ALIGNMENT),
         is_expert=_EXPERTS.match(role) is not None,
     )
@@ -103,23 +99,22 @@ def weights_of(model: Model) -> ModelWeights:
     Raises:
         ModelFileError: KNB371, the model is of an architecture or an age that the formulas do not cover.
     """
-    if model.architecture != "deepseek2":
-        raise _not_covered(model, f"its architecture is {model.architecture}")
-    if not model.is_mla:
-        raise _not_covered(model, "it was converted before latent attention was supported; its cache is huge")
+    check_sizes(model)
     n_layer = model.block_count - model.nextn_predict_layers
     layers: list[list[Entry]] = [[] for _ in range(n_layer)]
     ends: dict[str, Entry] = {}
     for tensor in model.tensors:
         found = _NAME.fullmatch(tensor.name)
-        if found and int(found[1]) < n_layer:
-            layers[int(found[1])].append(_entry(tensor, found[2]))
-        elif not found and tensor.name.endswith(".weight"):
+        if found is None:
             role = tensor.name.removesuffix(".weight")
             ends[role] = _entry(tensor, role)
+        elif int(found[1]) < n_layer:
+            layers[int(found[1])].append(_entry(tensor, found[2]))
     if "output" not in ends and "token_embd" in ends:
         ends["output"] = ends["token_embd"]  # tied: llama.cpp puts a second copy where the output is computed
-    _check(model, layers, ends)
+    for number, layer in enumerate(layers):
+        check_layer(model, f"blk.{number}.", {entry.role: entry.ne for entry in layer})
+    check_layer(model, "", {role: entry.ne for role, entry in ends.items()})
     frozen = tuple(tuple(layer) for layer in layers)
     return ModelWeights(
         name=model.name,
@@ -153,32 +148,6 @@ def _shape(model: Model) -> Shape:
         sigmoid_gating=gating == _SIGMOID,
         expert_weights_norm=bool(model.metadata.get(f"{model.architecture}.expert_weights_norm", False)),
         expert_weights_scale=scale not in {0.0, 1.0},
-    )
-
-
-def _check(model: Model, layers: list[list[Entry]], ends: dict[str, Entry]) -> None:
-    missing = {"token_embd", "output_norm", "output"} - set(ends)
-    for number, layer in enumerate(layers):
-        roles = {entry.role for entry in layer}
-        need = _ALWAYS | (frozenset({"attn_q"}) if "attn_q" in roles else _COMPRESSED_QUERY)
-        if "ffn_gate_inp" in roles:
-            gate_up = (
-                {"ffn_gate_up_exps"} if "ffn_gate_up_exps" in roles else {"ffn_up_exps", "ffn_gate_exps"}
-            )
-            need |= _SHARED | {"ffn_down_exps"} | gate_up
-        else:
-            need |= _DENSE
-        missing |= {f"blk.{number}.{role}" for role in need - roles}
-    if missing:
-        raise _not_covered(model, f"it has no tensor {min(missing)}")
-
-
-def _not_covered(model: Model, why: str) -> ModelFileError:
-    return ModelFileError(
-        "KNB371",
-        f"The memory of {model.name[:80]} cannot be worked out",
-        why=why,
-        fix="Take a current conversion of Kimi K2 to K2.7 or DeepSeek V3, or ask llama.cpp with `--verify`.",
     )
 
 

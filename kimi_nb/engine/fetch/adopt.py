@@ -56,6 +56,8 @@ def recognise(folder: Path) -> Found:
         UsageError: There is no such folder (KNB416).
     """
     folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - resolve() would leave the cache's links
+    if folder.is_file():
+        folder = folder.parent
     if not folder.is_dir():
         raise UsageError(
             "KNB416", f"{folder} is no folder", why="nothing is there to verify", fix="Check the path."

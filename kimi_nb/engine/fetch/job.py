@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from kimi_nb.engine.fetch.part import WINDOW, PartFile
+from kimi_nb.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from kimi_nb.errors import DownloadError
 
 __all__ = ["FileProgress", "Job", "Options", "Progress", "State"]
+
+
+SMALLEST_WINDOW = 256 * 1024
 
 
 class State(StrEnum):
@@ -56,6 +60,15 @@ class Options:
     refusals: int = 6
     backoff_s: float = 0.5
     transfer: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.connections < 1 or self.window < SMALLEST_WINDOW:
+            raise UsageError(
+                "KNB423",
+                "these options cannot work",
+                why=f"there must be a connection, and a window of {SMALLEST_WINDOW // 1024} KiB at least",
+                fix="Leave them out: the defaults suit most lines.",
+            )
 
 
 @dataclass(frozen=True)

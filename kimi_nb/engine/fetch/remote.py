@@ -16,7 +16,7 @@ import time
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from kimi_nb.engine.fetch.manifest import Manifest, RemoteFile, safe_name
 from kimi_nb.engine.fetch.pace import backoff_s
@@ -42,23 +42,38 @@ TRANSIENT = {408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524}
 TRIES = 6
 
 _TRUE = {"1", "ON", "YES", "TRUE"}
-_REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_REPO = re.compile(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="next"')
 
 
 def endpoint_of(endpoint: str | None) -> str:
-    """Return the Hub to talk to: ``endpoint``, else ``HF_ENDPOINT``, else the public Hub."""
-    return (endpoint or os.environ.get("HF_ENDPOINT") or PUBLIC_HUB).rstrip("/")
+    """Return the Hub to talk to: ``endpoint``, else ``HF_ENDPOINT``, else the public Hub.
+
+    Raises:
+        UsageError: It is no plain http or https address (KNB406).
+    """
+    found = (endpoint or os.environ.get("HF_ENDPOINT") or PUBLIC_HUB).strip().rstrip("/")
+    parts = urlsplit(found)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+        raise UsageError(
+            "KNB406",
+            "the Hub's address cannot be used",
+            why="HF_ENDPOINT must read https://host or http://host:port, without a login in it",
+            fix="Correct HF_ENDPOINT, or unset it for the public Hub; a token goes into HF_TOKEN.",
+        )
+    return found
 
 
 def token_of(token: str | None) -> str | None:
     """Return the token to send: ``token``, else what huggingface_hub would find."""
     if token is not None:
-        return token or None
+        return _plain(token)
     if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in _TRUE:
         return None
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if value := os.environ.get(name, "").strip():
+        if value := _plain(os.environ.get(name, "")):
             return value
     home = Path(
         os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
@@ -68,6 +83,18 @@ def token_of(token: str | None) -> str | None:
     from huggingface_hub import get_token  # it renews a token that came from a browser login
 
     return get_token()
+
+
+def _plain(token: str) -> str | None:
+    token = token.strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise UsageError(
+            "KNB403",
+            "the token cannot be sent",
+            why="it holds spaces or characters that no token has",
+            fix="Copy it again from the Hub's settings page, and set HF_TOKEN to it.",
+        )
+    return token or None
 
 
 def is_offline() -> bool:
@@ -151,7 +178,7 @@ class Hub:
         value, _ = self._json(
             f"/api/models/{repo}/revision/{quote(revision or 'main', safe='')}", repo, revision
         )
-        if not isinstance(value, dict) or not isinstance(value.get("sha"), str):
+        if not isinstance(value, dict) or not _COMMIT.fullmatch(str(value.get("sha"))):
             raise not_a_hub(repo)
         return value
 
@@ -165,7 +192,10 @@ class Hub:
             entries, more = self._json(path, repo, commit)
             if not isinstance(entries, list):
                 raise not_a_hub(repo)
-            found += [_file(entry) for entry in entries if entry.get("type") == "file"]
+            try:
+                found += [_file(entry) for entry in entries if entry["type"] == "file"]
+            except (KeyError, TypeError, ValueError, AttributeError):
+                raise not_a_hub(repo) from None
             path = more
         return found
 
@@ -213,7 +243,7 @@ class Hub:
             raise from_answer(answer.status, code, said, repo, revision)
         try:
             value = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise not_a_hub(repo) from None
         match = _NEXT.search(answer.header("Link") or "")
         following = match[1] if match else ""
@@ -225,14 +255,14 @@ class Hub:
 
 
 def _file(entry: dict[str, Any]) -> RemoteFile:
+    """Read one entry of a listing; its hashes become file names here, so they must be nothing but hashes."""
     lfs = entry.get("lfs") or {}
-    return RemoteFile(
-        path=safe_name(str(entry["path"])),
-        size=int(lfs.get("size", entry["size"])),
-        git_oid=str(entry["oid"]),
-        sha256=lfs.get("oid"),
-        xet_hash=entry.get("xetHash"),
-    )
+    size, sha256, oid = lfs.get("size", entry["size"]), lfs.get("oid"), entry["oid"]
+    if type(size) is not int or size < 0 or not _COMMIT.fullmatch(oid):
+        raise ValueError(size, oid)
+    if sha256 is not None and not _SHA256.fullmatch(sha256):
+        raise ValueError(sha256)
+    return RemoteFile(safe_name(str(entry["path"])), size, oid, sha256, entry.get("xetHash"))
 
 
 def choose(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kimi_nb.engine.fetch.manifest import Manifest, RemoteFile
 from kimi_nb.engine.fetch.running import MARK
+from kimi_nb.engine.fetch.trouble import disk_error
 from kimi_nb.errors import DownloadError
 from kimi_nb.files import models_home, write_json
 
@@ -121,8 +122,14 @@ class Shelf:
             "blobs": str(entry.blobs) if entry.blobs else None,
             "complete": entry.complete,
         }
-        write_json(path, value)
+        self._write(path, value)
         return path
+
+    def _write(self, path: Path, value: dict[str, Any]) -> None:
+        try:
+            write_json(path, value)
+        except OSError as error:
+            raise disk_error(error, self.state) from error
 
     def forget(self, entry: Entry) -> None:
         """Remove a set's record, not its files."""
@@ -164,7 +171,7 @@ class Shelf:
         places[str(path)] = [stamp.size, stamp.mtime_ns, stamp.inode, stamp.device]
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         value = {"key": file.key, "size": file.size, "at": at, "files": places, "marks": "".join(marks)}
-        write_json(self._proof_path(file), value)
+        self._write(self._proof_path(file), value)
 
     def is_proven(self, file: RemoteFile, path: Path) -> bool:
         """Tell whether ``path`` was hashed and has not changed since; costs one stat."""

@@ -96,6 +96,7 @@ class HttpSource:
         self._places: dict[str, _Place] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
+        self._doubted: set[str] = set()
 
     def takes_ranges(self, file: RemoteFile) -> bool:
         """See :class:`Source`."""
@@ -166,7 +167,7 @@ class HttpSource:
         if answer.total() != file.size:
             self._forget(file, place)
             raise Retry(f"the server has {answer.total()} bytes where the Hub promised {file.size}")
-        if place.etag is None and answer.etag() is not None:
+        if place.etag is None and answer.etag() is not None and file.path not in self._doubted:
             self._keep(file, place, replace(place, etag=answer.etag()))
         if status == HTTPStatus.PARTIAL_CONTENT:
             first = answer.first()
@@ -174,7 +175,11 @@ class HttpSource:
                 raise Retry(f"the server sent bytes from {first} on where {start} was asked for")
             return start
         if place.etag is not None and answer.etag() != place.etag:
-            self._forget(file, place)  # what lies at this address has changed: ask the Hub where ours is
+            # Ask the Hub where our file is now. It vouches for the content, so storage hosts whose tags
+            # differ among themselves are asked without a condition from then on; the hash has the last word
+            # in any case.
+            self._doubted.add(file.path)
+            self._forget(file, place)
             raise Retry("the file at its address has changed")
         self._keep(file, place, replace(place, ranges=False))
         return 0

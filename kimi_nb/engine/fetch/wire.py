@@ -211,42 +211,48 @@ class Wire:
         self.close()
 
     def _connect(self, parts: SplitResult) -> http.client.HTTPConnection:
-        host = parts.hostname or ""
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        proxy = (
-            None
-            if proxy_bypass(f"{host}:{port}")
-            else getproxies().get(parts.scheme, getproxies().get("all"))
-        )
-        if proxy is None:
-            if parts.scheme == "https":
-                return http.client.HTTPSConnection(host, port, timeout=self.timeout, context=_tls())
-            return http.client.HTTPConnection(host, port, timeout=self.timeout)
-        via = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
-        if via.scheme not in {"http", "https"}:
-            raise DownloadError(
-                "KNB421",
-                f"cannot use the proxy {via.scheme}://{via.hostname}",
-                why=f"{via.scheme} proxies are not supported here",
-                fix="Set HTTPS_PROXY to an http:// proxy, or unset it.",
-            )
-        login = _login(via)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else _ProxiedConnection
-        connection = kind(via.hostname or "", via.port or 80, timeout=self.timeout)
-        if isinstance(connection, http.client.HTTPSConnection):
-            connection = http.client.HTTPSConnection(
-                via.hostname or "", via.port or 80, timeout=self.timeout, context=_tls()
-            )
-            connection.set_tunnel(host, port, headers=login)
-        elif isinstance(connection, _ProxiedConnection):
-            connection.login = login
-        return connection
+        scheme, host, port = origin(parts.geturl())
+        via = _proxy_for(scheme, host, port)
+        if via is None:
+            return self._to(scheme, host, port)
+        proxy_host, proxy_port = via.hostname or "", via.port or 80
+        if scheme == "https":
+            connection = self._to(scheme, proxy_host, proxy_port)
+            connection.set_tunnel(host, port, headers=_login(via))
+            return connection
+        return _ProxiedConnection(proxy_host, proxy_port, timeout=self.timeout, login=_login(via))
+
+    def _to(self, scheme: str, host: str, port: int) -> http.client.HTTPConnection:
+        if scheme == "https":
+            return http.client.HTTPSConnection(host, port, timeout=self.timeout, context=_tls())
+        return http.client.HTTPConnection(host, port, timeout=self.timeout)
 
 
 class _ProxiedConnection(http.client.HTTPConnection):
     """Plain HTTP through a proxy: the request line names the whole address."""
 
-    login: dict[str, str]
+    def __init__(self, host: str, port: int, *, timeout: float, login: dict[str, str]) -> None:
+        super().__init__(host, port, timeout=timeout)
+        self.login = login
+
+
+def _proxy_for(scheme: str, host: str, port: int) -> SplitResult | None:
+    """Return the proxy that the environment, or macOS's settings, name for a host."""
+    if proxy_bypass(f"{host}:{port}"):
+        return None
+    proxies = getproxies()
+    found = proxies.get(scheme) or proxies.get("all")
+    if not found:
+        return None
+    via = urlsplit(found if "//" in found else f"http://{found}")
+    if via.scheme != "http":
+        raise DownloadError(
+            "KNB421",
+            f"cannot use the proxy {via.scheme}://{via.hostname}",
+            why=f"{via.scheme} proxies are not supported here",
+            fix="Set HTTPS_PROXY to an http:// proxy, or unset it.",
+        )
+    return via
 
 
 def _login(via: SplitResult) -> dict[str, str]:
