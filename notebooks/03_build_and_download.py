@@ -177,20 +177,20 @@ from kimi_nb.files import sha256_file
 models = Path(lesson.name) / "models"
 
 
-class PowerCut(Exception):
+class PowerCutError(Exception):
     """What interrupts the first attempt."""
 
 
 def cut_halfway(now):
     """Interrupt the download when half of it is here."""
     if now.done_bytes > now.total_bytes / 2:
-        raise PowerCut(f"{now.done_bytes / 1e6:.1f} of {now.total_bytes / 1e6:.1f} MB were here")
+        raise PowerCutError(f"{now.done_bytes / 1e6:.1f} of {now.total_bytes / 1e6:.1f} MB were here")
 
 
 slow = Options(limit_bytes_s=20e6)  # a limit, so that there is a halfway
 try:
     download(REPO, QUANT, folder=models, endpoint=hub.endpoint, options=slow, progress=cut_halfway)
-except PowerCut as interruption:
+except PowerCutError as interruption:
     print(f"Interrupted: {interruption}.")
 
 # %% [markdown]

@@ -400,11 +400,4 @@ else:
 # print(reply.choices[0].message.content)
 # ```
 #
-# llama.cpp's own chat in a terminal. It applies the template itself, so never write `User:` and `Assistant:` into a prompt:
-#
-# ```sh
-# llama-cli -m models/kimi-k2.5/UD-TQ1_0/Kimi-K2.5-UD-TQ1_0-00001-of-00005.gguf \
-#   -c 32768 -ngl 99 --n-cpu-moe 61 --temp 1.0 --top-p 0.95 --min-p 0.01
-# ```
-#
-# `--n-cpu-moe 61` keeps the experts of all layers in RAM; with more VRAM, use a smaller number.
+# Never write `User:` and `Assistant:` into a message yourself: the chat template does that, in Kimi's own tokens. Notebook 5 has the full server command, for llama-server and for vLLM.

@@ -182,7 +182,9 @@ def gguf(size: int, *, seed: int, number: int = 0, count: int = 1, name: str = "
         return raw + b"\0" * (-len(raw) % 32)
 
     length = size - len(head(0))
-    return head(length) + random.Random(f"{seed} {number} {name}").randbytes(length)
+    chance = random.Random(f"{seed} {number} {name}")
+    pieces = [chance.randbytes(min(16 * MIB, length - at)) for at in range(0, length, 16 * MIB)]
+    return b"".join([head(length), *pieces])
 
 
 def make_repo(

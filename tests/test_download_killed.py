@@ -130,6 +130,23 @@ def test_two_processes_on_one_folder_share_the_work(tmp_path):
         assert sum(int(out.split()[1]) for out, _ in said) == total
 
 
+def test_two_processes_repair_one_folder(tmp_path):
+    repo = make_repo(tmp_path / "repos" / REPO, mib=8)
+    with FaultyHub(tmp_path / "repos") as hub:
+        files = fetch(hub, tmp_path / "models").files
+        for path in files[:3]:
+            os.truncate(path, 3 * MIB)
+        files[3].rename(files[3].with_name("spare"))
+        files[4].rename(files[3])
+        files[3].with_name("spare").rename(files[4])
+        before = served(hub)
+        both = [start_download(hub, tmp_path / "models", extra=", limit_bytes_s=20e6") for _ in range(3)]
+        said = [process.communicate(timeout=120) for process in both]
+        assert [process.returncode for process in both] == [0, 0, 0], "\n".join(out + err for out, err in said)
+        same_files(repo, tmp_path / "models" / REPO)
+        assert served(hub) - before == sum(path.stat().st_size - 3 * MIB for path in files[:3])
+
+
 def test_the_second_of_two_takes_over_when_the_first_is_killed(tmp_path):
     repo = make_repo(tmp_path / "repos" / REPO, mib=8)
     with FaultyHub(tmp_path / "repos") as hub:

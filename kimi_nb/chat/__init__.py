@@ -5,8 +5,9 @@ Names are loaded when they are first used, so that importing this package costs 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kimi_nb.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kimi_nb.chat.client import Chat
@@ -46,34 +47,25 @@ __all__ = [
     "tool_loop",
 ]
 
-_HOME = {
-    "Chat": "client",
-    "ContentDelta": "events",
-    "Done": "events",
-    "EngineError": "failures",
-    "Limits": "loop",
-    "PromptProgress": "events",
-    "ReasoningDelta": "events",
-    "Reply": "events",
-    "Structured": "structured",
-    "Tool": "functions",
-    "ToolCall": "events",
-    "ToolCallDelta": "events",
-    "ToolRun": "trace",
-    "ask_structured": "structured",
-    "assistant_message": "messages",
-    "tool": "functions",
-    "tool_loop": "loop",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Chat": "client",
+        "ContentDelta": "events",
+        "Done": "events",
+        "EngineError": "failures",
+        "Limits": "loop",
+        "PromptProgress": "events",
+        "ReasoningDelta": "events",
+        "Reply": "events",
+        "Structured": "structured",
+        "Tool": "functions",
+        "ToolCall": "events",
+        "ToolCallDelta": "events",
+        "ToolRun": "trace",
+        "ask_structured": "structured",
+        "assistant_message": "messages",
+        "tool": "functions",
+        "tool_loop": "loop",
+    },
+)

@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 import time
 import weakref
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from kimi_nb.chat.draft import Draft
 from kimi_nb.chat.events import Done
-from kimi_nb.chat.failures import EngineError, broken_stream, explain, no_engine, too_slow
+from kimi_nb.chat.failures import (
+    EngineError,
+    broken_stream,
+    explain,
+    explain_event,
+    no_engine,
+    too_slow,
+)
 from kimi_nb.chat.functions import declarations
 from kimi_nb.chat.messages import as_messages
 from kimi_nb.chat.meter import Meter
 from kimi_nb.chat.modes import mode_fields, resolve_mode
+from kimi_nb.chat.sse import event_data
 from kimi_nb.chat.watch import Watch
 from kimi_nb.errors import UsageError
 
@@ -158,90 +166,99 @@ class Chat:
     def _events(
         self, fields: dict[str, Any], mode: Mode, deadline_s: float | None
     ) -> Generator[Event, None, None]:
-        import openai
-
         start = time.monotonic()
         deadline = None if deadline_s is None else start + deadline_s
         meter = Meter()
         draft = Draft(mode, self.engine.model, meter)
-        try:
-            stream = self._send(fields, deadline_s, meter)
-        except UnicodeEncodeError as error:
-            raise UsageError(
-                "KNB622",
-                "the conversation cannot be sent",
-                why=f"it holds half a character ({error.object[error.start : error.start + 1]!a})",
-                fix="Read the text again with the right encoding.",
-            ) from None
-        except (TypeError, ValueError) as error:
-            raise UsageError(
-                "KNB622",
-                "the request cannot be sent",
-                why=f"it holds what JSON cannot ({error})",
-                fix="Use texts, numbers, lists and mappings.",
-            ) from None
-        except openai.OpenAIError as error:
-            failure = explain(error, self.engine)
-            if failure.id == "KNB609" and deadline is not None and time.monotonic() >= deadline:
-                failure = too_slow(self.engine, f"deadline_s={deadline_s:g}")
-            raise failure from None
-        watch = Watch(stream.response, quiet_s=self.timeout_s, deadline=deadline)
-        try:
-            with stream:
-                yield from self._read(stream, draft, watch)
-        except EngineError as error:
-            failure = error
-            if watch.expired is not None:
-                limit = f"timeout_s={self.timeout_s:g}"
-                if watch.expired == "deadline":
-                    limit = f"deadline_s={deadline_s:g}"
-                failure = too_slow(self.engine, limit)
-            if draft.begun:
-                failure.partial = draft.reply()
-            raise failure from None
-        finally:
-            watch.stop()
+        with ExitStack() as stack:
+            try:
+                response = stack.enter_context(self._sent(fields, deadline_s, meter))
+            except EngineError as error:
+                if error.id == "KNB609" and deadline is not None and time.monotonic() >= deadline:
+                    raise too_slow(self.engine, f"deadline_s={deadline_s:g}") from None
+                raise
+            watch = Watch(response, quiet_s=self.timeout_s, deadline=deadline)
+            stack.callback(watch.stop)
+            try:
+                yield from self._read(response, draft, watch)
+            except EngineError as error:
+                failure = error
+                if watch.expired is not None:
+                    limits = {
+                        "quiet": f"timeout_s={self.timeout_s:g}",
+                        "deadline": f"deadline_s={deadline_s}",
+                    }
+                    failure = too_slow(self.engine, limits[watch.expired])
+                if draft.begun:
+                    failure.partial = draft.reply()
+                raise failure from None
 
-    def _send(self, fields: dict[str, Any], deadline_s: float | None, meter: Meter) -> openai.Stream[Any]:
-        import httpx2
-
-        read_s = self.timeout_s if deadline_s is None else max(min(self.timeout_s, deadline_s), 0.001)
-        known = {name: fields.pop(name) for name in ("messages", "model")}
-        sending = _SENDING.set(meter)
-        try:
-            stream: openai.Stream[Any] = self.client.chat.completions.create(
-                **known,
-                stream=True,
-                stream_options={"include_usage": True},
-                extra_body=fields,
-                timeout=httpx2.Timeout(read_s, connect=_CONNECT_S),
-            )
-        finally:
-            _SENDING.reset(sending)
-        return stream
-
-    def _read(self, stream: openai.Stream[Any], draft: Draft, watch: Watch) -> Generator[Event, None, None]:
+    @contextmanager
+    def _sent(
+        self, fields: dict[str, Any], deadline_s: float | None, meter: Meter
+    ) -> Generator[httpx2.Response, None, None]:
+        """Send the request and give its response, whose body has not been read; close it at the end."""
         import httpx2
         import openai
 
-        kind = stream.response.headers.get("content-type", "")
+        read_s = self.timeout_s if deadline_s is None else max(min(self.timeout_s, deadline_s), 0.001)
+        known = {name: fields.pop(name) for name in ("messages", "model")}
+        request = self.client.chat.completions.with_streaming_response.create(
+            **known,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body=fields,
+            timeout=httpx2.Timeout(read_s, connect=_CONNECT_S),
+        )
+        sending = _SENDING.set(meter)
+        try:
+            response = request.__enter__()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start : error.start + 1]
+            raise _cannot_send(f"it holds half a character ({half!a})") from None
+        except (TypeError, ValueError) as error:
+            raise _cannot_send(f"it holds what JSON cannot ({error})") from None
+        except openai.OpenAIError as error:
+            raise explain(error, self.engine) from None
+        finally:
+            _SENDING.reset(sending)
+        try:
+            yield response.http_response
+        finally:
+            request.__exit__(None, None, None)
+
+    def _read(self, response: httpx2.Response, draft: Draft, watch: Watch) -> Generator[Event, None, None]:
+        import httpx2
+
+        kind = response.headers.get("content-type", "")
         if not kind.startswith("text/event-stream"):
             raise no_engine(self.engine, f"it sent {kind or 'no content type'} instead of a stream of events")
         try:
-            for chunk in stream:
+            for data in event_data(response.iter_bytes()):
                 watch.beat()
-                yield from draft.add(chunk)
-        except openai.APIConnectionError as error:
-            raise broken_stream(self.engine, str(error.__cause__ or error)) from None
-        except openai.OpenAIError as error:
-            raise explain(error, self.engine) from None
+                if data.startswith(b"[DONE]"):
+                    break
+                chunk = json.loads(data)
+                if isinstance(chunk, dict):
+                    if chunk.get("error"):
+                        raise explain_event(chunk, self.engine)
+                    yield from draft.add(chunk)
         except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
             raise broken_stream(self.engine, str(error) or type(error).__name__) from None
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise no_engine(self.engine, f"an event is not JSON ({error})") from None
         if watch.expired is not None or draft.finish_reason is None:
             raise broken_stream(self.engine, "the stream ended without a finish_reason")
         yield Done(draft.reply())
+
+
+def _cannot_send(why: str) -> UsageError:
+    return UsageError(
+        "KNB622",
+        "the request cannot be sent",
+        why=why,
+        fix="Use well-formed text, numbers, lists and mappings.",
+    )
 
 
 def _start_meter(_request: httpx2.Request) -> None:

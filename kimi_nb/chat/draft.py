@@ -57,49 +57,43 @@ class Draft:
         """Whether anything of the answer has arrived."""
         return bool(self._content or self._reasoning or self._calls)
 
-    def add(self, chunk: Any) -> Iterator[Event]:
-        """Take in one chunk of the openai package's, and yield what it brings."""
-        extra: dict[str, Any] = getattr(chunk, "model_extra", None) or {}
-        self._model = getattr(chunk, "model", None) or self._model
-        if isinstance(timings := extra.get("timings"), dict):
+    def add(self, chunk: dict[str, Any]) -> Iterator[Event]:
+        """Take in one chunk, as JSON holds it, and yield what it brings; what is malformed is left out."""
+        self._model = _text(chunk.get("model")) or self._model
+        if timings := _mapping(chunk.get("timings")):
             self._timings = {name: value for name, value in timings.items() if isinstance(value, int | float)}
-        self._count(getattr(chunk, "usage", None))
-        if isinstance(progress := extra.get("prompt_progress"), dict):
+        self._count(chunk.get("usage"))
+        if progress := _mapping(chunk.get("prompt_progress")):
             known = (progress.get(name) for name in ("processed", "total", "cache"))
             yield PromptProgress(*(value if isinstance(value, int) else 0 for value in known))
-        for choice in _list(getattr(chunk, "choices", None))[:1]:
-            if finished := getattr(choice, "finish_reason", None):
-                self.finish_reason = str(finished)
+        for choice in map(_mapping, _list(chunk.get("choices"))[:1]):
+            finished = _text(choice.get("finish_reason"))
+            self.finish_reason = finished or self.finish_reason
             # Moonshot's API puts the usage here.
-            self._count((getattr(choice, "model_extra", None) or {}).get("usage"))
-            if (delta := getattr(choice, "delta", None)) is not None:
-                yield from self._take(delta)
+            self._count(choice.get("usage"))
+            yield from self._take(_mapping(choice.get("delta")))
             if finished:
                 self._meter.finish()
 
-    def _take(self, delta: Any) -> Iterator[Event]:
-        extra: dict[str, Any] = getattr(delta, "model_extra", None) or {}
+    def _take(self, delta: dict[str, Any]) -> Iterator[Event]:
         # vLLM renamed reasoning_content to reasoning, and for a while sent both.
-        reasoning = extra.get("reasoning_content") or extra.get("reasoning")
-        if isinstance(reasoning, str) and reasoning:
+        if reasoning := _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")):
             self._meter.token(answer=False)
             self._reasoning.append(reasoning)
             yield ReasoningDelta(reasoning)
-        content = getattr(delta, "content", None)
-        if isinstance(content, str) and content:
+        if content := _text(delta.get("content")):
             self._meter.token(answer=True)
             self._content.append(content)
             yield ContentDelta(content)
-        for piece in _list(getattr(delta, "tool_calls", None)):
+        for piece in map(_mapping, _list(delta.get("tool_calls"))):
             self._meter.token(answer=True)
             yield self._take_call(piece)
 
-    def _take_call(self, piece: Any) -> ToolCallDelta:
-        function = getattr(piece, "function", None)
-        id_ = _text(getattr(piece, "id", None))
-        name = _text(getattr(function, "name", None))
-        arguments = _text(getattr(function, "arguments", None))
-        index = getattr(piece, "index", None)
+    def _take_call(self, piece: dict[str, Any]) -> ToolCallDelta:
+        function = _mapping(piece.get("function"))
+        id_, name = _text(piece.get("id")), _text(function.get("name"))
+        arguments = _text(function.get("arguments"))
+        index = piece.get("index")
         key = index if isinstance(index, int) else 0
         place = self._by_index.get(key)
         # Some servers give every call the index 0: a new id with a new name is a new call all the same.
@@ -112,13 +106,13 @@ class Draft:
         call.arguments.append(arguments)
         return ToolCallDelta(place, id_, name, arguments)
 
-    def _count(self, usage: Any) -> None:
-        if usage is None:
+    def _count(self, usage: object) -> None:
+        if not (fields := _mapping(usage)):
             return
-        cached = _field(_field(usage, "prompt_tokens_details"), "cached_tokens")
+        cached = _mapping(fields.get("prompt_tokens_details")).get("cached_tokens")
         if cached is None:  # Moonshot's API says it here
-            cached = _field(usage, "cached_tokens")
-        given = (_field(usage, "prompt_tokens"), _field(usage, "completion_tokens"), cached)
+            cached = fields.get("cached_tokens")
+        given = (fields.get("prompt_tokens"), fields.get("completion_tokens"), cached)
         self._usage = Usage(*(value if isinstance(value, int) else None for value in given))
 
     def reply(self) -> Reply:
@@ -169,13 +163,13 @@ class Draft:
             )
 
 
-# The openai package builds its objects without checking them: a field may hold anything that JSON can.
+# The engine may send anything that JSON can hold.
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _field(value: object, name: str) -> Any:
-    return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
 
 
 def _text(value: object) -> str:

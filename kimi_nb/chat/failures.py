@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kimi_nb.chat.events import Reply
     from kimi_nb.engine import Engine
 
-__all__ = ["EngineError", "broken_stream", "explain", "no_engine", "too_slow"]
+__all__ = ["EngineError", "broken_stream", "explain", "explain_event", "no_engine", "too_slow"]
 
 _SHOWN = 300
 _LEAST_KEY = 8  # a shorter one would be found in every other word
@@ -85,6 +85,13 @@ def explain(error: openai.OpenAIError, engine: Engine) -> EngineError:
     fields = _fields(getattr(error, "body", None))
     raw = str(fields.get("message") or getattr(error, "message", "") or error)
     return _by_message(raw, fields, engine) or _by_status(status, raw, error, engine)
+
+
+def explain_event(event: dict[str, Any], engine: Engine) -> EngineError:
+    """Return the error to raise for one that came in the middle of a stream."""
+    fields = _fields(event)
+    raw = str(fields.get("message") or event["error"])
+    return _by_message(raw, fields, engine) or broken_stream(engine, raw)
 
 
 def _by_message(raw: str, fields: dict[str, Any], engine: Engine) -> EngineError | None:

@@ -1,4 +1,4 @@
-"""``kimi-nb nano``: make the laptop-sized model."""
+"""``kimi-nb nano``: show, copy or cut the laptop-sized model, or make one with random weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kimi_nb.nano.make import Weights
 
 __all__ = ["configure", "main"]
 
@@ -17,10 +21,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "make", help="write nano's GGUF file", description="Write nano's GGUF file.", allow_abbrev=False
     )
     make.add_argument(
-        "--out", type=Path, metavar="DIR", help="the folder to write to (default: our cache folder)"
+        "--out", type=Path, metavar="DIR", help="the folder to write to (default: the file as shipped is shown; others go to our cache folder)"
     )
     make.add_argument(
         "--shards", type=_positive, default=1, metavar="N", help="cut it into N files (default: 1)"
+    )
+    make.add_argument(
+        "--random-weights", action="store_true", help="the same shape with random weights, which say nothing"
     )
     make.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -31,16 +38,19 @@ def main(args: argparse.Namespace) -> int:
     from kimi_nb.nano import SHAPE, make_nano, nano_path
 
     started = time.monotonic()
-    if args.out is None and args.shards == 1:
+    weights: Weights = "random" if args.random_weights else "trained"
+    if args.out is None and args.shards == 1 and weights == "trained":
         first = nano_path()
     else:
-        first = make_nano(args.out or cache_home() / "nano" / f"in-{args.shards}-shards", shards=args.shards)
+        folder = args.out or cache_home() / "nano" / f"{weights}-in-{args.shards}-shards"
+        first = make_nano(folder, shards=args.shards, weights=weights)
     seconds = time.monotonic() - started
     total = f"-of-{args.shards:05d}.gguf"
     made = [first] if args.shards == 1 else sorted(first.parent.glob(f"nano-*{total}"))
     report = {
         "path": str(first),
         "parameters": SHAPE.n_params,
+        "weights": weights,
         "seconds": round(seconds, 3),
         "files": [
             {"path": str(path), "size_bytes": path.stat().st_size, "sha256": sha256_file(path)}
@@ -50,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report))
         return 0
-    print(f"nano: {SHAPE.n_params / 1e6:.1f} million parameters, ready after {seconds:.2f} s")
+    print(f"nano: {SHAPE.n_params / 1e6:.1f} million parameters, {weights} weights, ready after {seconds:.2f} s")
     for path in made:
         print(f"  {path}  {path.stat().st_size / 1e6:.1f} MB  sha256 {sha256_file(path)}")
     return 0

@@ -5,8 +5,9 @@ Names are loaded when they are first used, so that importing this package costs 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kimi_nb.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kimi_nb.engine.binding import load_llama_cpp
@@ -25,24 +26,15 @@ __all__ = [
     "load_llama_cpp",
 ]
 
-_HOME = {
-    "Build": "build",
-    "Engine": "endpoint",
-    "InProcess": "in_process",
-    "LlamaServer": "llama_server",
-    "ensure_build": "build",
-    "find_build": "build",
-    "load_llama_cpp": "binding",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Build": "build",
+        "Engine": "endpoint",
+        "InProcess": "in_process",
+        "LlamaServer": "llama_server",
+        "ensure_build": "build",
+        "find_build": "build",
+        "load_llama_cpp": "binding",
+    },
+)

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kimi_nb.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kimi_nb.machine.look import probe
@@ -44,18 +45,24 @@ __all__ = [
 ]
 
 # No module here bears the name of something this package exports: importing it would hide that.
-_HOME = {
-    "FirstLook": "verdict",
-    "QuantLook": "verdict",
-    "first_look": "verdict",
-    "load_profile": "shipped",
-    "machine_named": "shipped",
-    "probe": "look",
-    "profiles": "shipped",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME.get(name, 'machine')}"), name)
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Cpu": "machine",
+        "Disk": "machine",
+        "FirstLook": "verdict",
+        "Gpu": "machine",
+        "HostMemory": "machine",
+        "JupyterFacts": "machine",
+        "Machine": "machine",
+        "Note": "machine",
+        "NumaNode": "machine",
+        "NvidiaDriver": "machine",
+        "QuantLook": "verdict",
+        "first_look": "verdict",
+        "load_profile": "shipped",
+        "machine_named": "shipped",
+        "probe": "look",
+        "profiles": "shipped",
+    },
+)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kimi_nb.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kimi_nb.model.catalog import CatalogModel, Quant, catalog
@@ -25,22 +26,16 @@ __all__ = [
     "read_remote_header",
 ]
 
-_HOMES = {
-    "CatalogModel": "kimi_nb.model.catalog",
-    "Model": "kimi_nb.model.gguf_model",
-    "Quant": "kimi_nb.model.catalog",
-    "Shard": "kimi_nb.model.gguf_model",
-    "TensorInfo": "kimi_nb.model.gguf_tensors",
-    "encode_tools": "kimi_nb.model.tools_ts",
-    "read_header": "kimi_nb.model.gguf_header",
-    "read_remote_header": "kimi_nb.model.gguf_hub",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Nothing is imported before it is used, so that `import kimi_nb.model` costs nothing.
-    home = _HOMES.get(name)
-    if home is None:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    return getattr(import_module(home), name)
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "CatalogModel": "catalog",
+        "Model": "gguf_model",
+        "Quant": "catalog",
+        "Shard": "gguf_model",
+        "TensorInfo": "gguf_tensors",
+        "encode_tools": "tools_ts",
+        "read_header": "gguf_header",
+        "read_remote_header": "gguf_hub",
+    },
+)

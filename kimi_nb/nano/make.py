@@ -1,34 +1,74 @@
-"""Make nano's file, in one piece or in shards, and keep a verified copy in the cache."""
+"""Hand out nano's file as the package ships it, checked; or make another, in one piece or in shards."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
 import subprocess
 import tempfile
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from kimi_nb.errors import KimiNbError, ModelFileError, UsageError
-from kimi_nb.files import cache_home, sha256_file, write_json
+from kimi_nb.files import sha256_file
 from kimi_nb.nano.shape import SHAPE
-from kimi_nb.nano.writer import random_tensors, write_gguf
 from kimi_nb.processes import spawn
 
 if TYPE_CHECKING:
     from kimi_nb.engine import Build
-    from kimi_nb.nano.writer import Encoding
+    from kimi_nb.nano.writer import Array, Encoding
 
-__all__ = ["make_nano", "nano_path"]
+__all__ = ["Weights", "make_nano", "nano_facts", "nano_path"]
+
+Weights = Literal["trained", "random"]
 
 _SPLIT_LIMIT_S = 120
+_DATA = Path(str(files("kimi_nb.nano").joinpath("data")))
+
+
+def nano_path() -> Path:
+    """Return nano's trained file, which the package ships; its checksum is looked at once per process.
+
+    Raises:
+        ModelFileError: If the file is missing or is not the one that was shipped.
+    """
+    return _checked(_DATA / "nano.gguf")
+
+
+def nano_facts() -> dict[str, Any]:
+    """Return what is known about the shipped file: ``size_bytes``, ``sha256``, how it was trained."""
+    facts: dict[str, Any] = json.loads((_DATA / "nano.json").read_text(encoding="utf-8"))
+    return facts
+
+
+@cache
+def _checked(path: Path) -> Path:
+    fix = "Install kimi-nb again: pip install --force-reinstall --no-deps kimi-nb."
+    try:
+        facts = nano_facts()
+        size, wanted = path.stat().st_size, facts["size_bytes"]
+        if size != wanted:
+            why = f"it has {size:,} bytes and should have {wanted:,}"
+        elif sha256_file(path) != facts["sha256"]:
+            why = "its checksum is not the one it was shipped with"
+        else:
+            return path
+    except (OSError, ValueError, KeyError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or f"nano.json cannot be read: {error}"
+    raise ModelFileError("KNB386", f"nano's file {path} is missing or damaged", why=why, fix=fix)
 
 
 def make_nano(
-    folder: Path, *, shards: int = 1, seed: int = 0, encoding: Encoding = "F16", build: Build | None = None
+    folder: Path,
+    *,
+    shards: int = 1,
+    weights: Weights = "trained",
+    seed: int = 0,
+    encoding: Encoding | None = None,
+    build: Build | None = None,
 ) -> Path:
     """Make nano in ``folder``: the same arguments give the same bytes.
 
@@ -36,8 +76,9 @@ def make_nano(
         folder: Where to put ``nano.gguf``, or ``nano-00001-of-0000N.gguf`` and so on; made if missing. Files
             of the same name are replaced.
         shards: Into how many files llama.cpp's own llama-gguf-split cuts it.
-        seed: What the random weights are drawn from.
-        encoding: How matrices are stored.
+        weights: ``trained`` as shipped, or ``random`` ones of the same shape.
+        seed: What random weights are drawn from.
+        encoding: How matrices are stored; as shipped (Q8_0), or F16 for random weights, when not given.
         build: Whose llama-gguf-split to use; only shards need one, and without it ours is built.
 
     Returns:
@@ -45,18 +86,16 @@ def make_nano(
 
     Raises:
         UsageError: If nano cannot be cut into that many shards.
-        ModelFileError: If the files cannot be written.
+        ModelFileError: If the files cannot be written, or the shipped file is damaged.
     """
     per_shard = _tensors_per_shard(shards)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if shards == 1:
-            path = folder / "nano.gguf"
-            write_gguf(path, dict(random_tensors(SHAPE, seed)), encoding=encoding)
-            return path
         with tempfile.TemporaryDirectory(prefix=".nano-", dir=folder) as name:
             whole = Path(name) / "whole.gguf"
-            write_gguf(whole, dict(random_tensors(SHAPE, seed)), encoding=encoding)
+            _write_whole(whole, weights, seed, encoding)
+            if shards == 1:
+                return whole.replace(folder / "nano.gguf")
             parts = _cut(whole, shards, per_shard, build)
             # The first shard is what people load: it comes last, when the others are in place.
             for part in reversed(parts):
@@ -66,64 +105,27 @@ def make_nano(
         raise _unwritable(folder, error) from error
 
 
-def nano_path() -> Path:
-    """Return nano's file in the cache, made first if missing or damaged; safe for several processes.
+def _write_whole(path: Path, weights: Weights, seed: int, encoding: Encoding | None) -> None:
+    from kimi_nb.nano.writer import ABOUT_TRAINED, random_tensors, write_gguf
 
-    Raises:
-        ModelFileError: If it cannot be written there.
-    """
-    from filelock import FileLock, Timeout
-
-    shipped = Path(str(files("kimi_nb.nano").joinpath("data", "nano.gguf")))
-    if shipped.exists():
-        return shipped
-    folder = cache_home() / "nano" / _content_key()
-    path = folder / "nano.gguf"
-    if _intact(path):
-        return path
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=_SPLIT_LIMIT_S):
-            if not _intact(path):
-                make_nano(folder)
-                write_json(_manifest(path), {"size_bytes": path.stat().st_size, "sha256": sha256_file(path)})
-    except Timeout as error:
-        raise ModelFileError(
-            "KNB383",
-            "nano is not ready",
-            why=f"another process has been holding {folder / '.lock'} for {_SPLIT_LIMIT_S} seconds",
-            fix="End the process that hangs, and try again.",
-        ) from error
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    return path
+    if weights == "random":
+        write_gguf(path, dict(random_tensors(SHAPE, seed)), encoding=encoding or "F16")
+    elif encoding is None:
+        shutil.copyfile(nano_path(), path)
+    else:
+        write_gguf(path, _shipped_tensors(), encoding=encoding, about=ABOUT_TRAINED)
 
 
-def _manifest(path: Path) -> Path:
-    return path.with_suffix(".json")
+def _shipped_tensors() -> dict[str, Array]:
+    """Return the shipped weights as 32-bit numbers."""
+    import gguf
 
-
-def _intact(path: Path) -> bool:
-    """Say whether the file is what the manifest beside it says, which is written after the file."""
-    try:
-        wanted = json.loads(_manifest(path).read_text(encoding="utf-8"))
-        return bool(path.stat().st_size == wanted["size_bytes"] and sha256_file(path) == wanted["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _content_key() -> str:
-    """Return a name that changes whenever nano's bytes may: with its shape, vocabulary, template, writer."""
-    digest = hashlib.sha256(json.dumps(SHAPE.as_dict(), sort_keys=True).encode())
-    for package, name in (
-        ("kimi_nb.nano", "data/merges.txt"),
-        ("kimi_nb.nano", "shape.py"),
-        ("kimi_nb.nano", "writer.py"),
-        ("kimi_nb.model", "prompt.py"),
-        ("kimi_nb.model", "chat_template.jinja"),
-    ):
-        digest.update(files(package).joinpath(name).read_bytes())
-    return digest.hexdigest()[:16]
+    reader = gguf.GGUFReader(nano_path())
+    shapes = {spec.name: spec.shape for spec in SHAPE.tensors()}
+    return {
+        tensor.name: gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(shapes[tensor.name])
+        for tensor in reader.tensors
+    }
 
 
 def _tensors_per_shard(shards: int) -> int:

@@ -24,10 +24,16 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["ENCODINGS", "Encoding", "random_tensors", "write_gguf"]
+__all__ = ["ABOUT_TRAINED", "ENCODINGS", "Array", "Encoding", "random_tensors", "write_gguf"]
 
 Encoding = Literal["F32", "F16", "Q8_0"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
+
+ABOUT_TRAINED = {
+    "description": "Kimi K2.5's architecture and prompt format at laptop size, trained on a small synthetic world",
+    "author": "the kimi-nb authors",
+}
+"""``general.*`` texts of the trained file."""
 
 _LOGIT_SPREAD = 3.0
 """Standard deviation of the random model's logits: text is then neither uniform nor always the same."""

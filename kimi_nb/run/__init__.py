@@ -5,8 +5,9 @@ Names are loaded when they are first used, so that importing this package costs 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kimi_nb.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kimi_nb.run import params
@@ -28,28 +29,18 @@ __all__ = [
     "run_notebooks",
 ]
 
-_HOME = {
-    "Failure": "record",
-    "NotebookRun": "record",
-    "Parameter": "parameters",
-    "Run": "record",
-    "Text": "parameters",
-    "check_parameters": "parameters",
-    "declared_parameters": "parameters",
-    "html_report": "report",
-    "run_notebooks": "headless",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name == "params":
-        return import_module(f"{__name__}.params")
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Failure": "record",
+        "NotebookRun": "record",
+        "Parameter": "parameters",
+        "Run": "record",
+        "Text": "parameters",
+        "check_parameters": "parameters",
+        "declared_parameters": "parameters",
+        "html_report": "report",
+        "params": "",
+        "run_notebooks": "headless",
+    },
+)

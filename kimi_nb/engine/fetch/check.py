@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,7 @@ class Checked:
         why: In words, for a person.
         good: Ranges of bytes that are as they should be, as far as that is known.
         belongs: For a misplaced file, the path in the repository that its content belongs to.
+        stamp: What the file's stat showed before it was looked at.
     """
 
     file: RemoteFile
@@ -58,6 +59,7 @@ class Checked:
     why: str = ""
     good: tuple[tuple[int, int], ...] = ()
     belongs: str | None = None
+    stamp: Stamp | None = None
 
     @property
     def ok(self) -> bool:
@@ -111,17 +113,15 @@ class _Look:
         if not self.again and self.shelf.is_proven(file, path):
             return Checked(file, path, Verdict.WHOLE)
         try:
-            size = path.stat().st_size
+            stamp = Stamp.of(path)
         except FileNotFoundError:
             return Checked(file, path, Verdict.MISSING)
         if not path.is_file():
             return Checked(file, path, Verdict.OTHER, "it is not a file")
-        stranger = self._stranger(file, path)
-        if stranger is not None:
-            return stranger
-        if size != file.size:
-            return self._other_size(file, path, size)
-        return self._same_size(file, path)
+        found = self._stranger(file, path)
+        if found is None and stamp.size != file.size:
+            found = self._other_size(file, path, stamp.size)
+        return replace(found or self._same_size(file, path), stamp=stamp)
 
     def _stranger(self, file: RemoteFile, path: Path) -> Checked | None:
         """Notice at once what no GGUF file begins with."""

@@ -16,6 +16,7 @@ from kimi_nb.engine.fetch.past import Past
 from kimi_nb.engine.fetch.preflight import Need, Room, check_room
 from kimi_nb.engine.fetch.remote import is_offline
 from kimi_nb.engine.fetch.repair import link_copies, part_path, salvage
+from kimi_nb.engine.fetch.shelf import Stamp
 from kimi_nb.engine.fetch.transfer import Transfer
 from kimi_nb.engine.fetch.xet import pick_source
 
@@ -177,19 +178,19 @@ def _look(
 def _job(shelf: Shelf, entry: Entry, file: RemoteFile) -> Job:
     place, path = entry.place(file), entry.path(file)
 
-    def done(job: Job) -> None:
-        if path != place and not path.exists():  # the Hub's cache: a link to the blob
+    def prove(marks: list[str], stat: os.stat_result) -> None:
+        if entry.blobs is not None and not path.exists():  # the Hub's cache: a link to the blob
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
             path.symlink_to(os.path.relpath(place, path.parent))
-        shelf.prove(file, path, job.marks)
+        shelf.prove(file, path, marks, Stamp.from_stat(stat))
 
     part = part_path(entry, file)
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise trouble.disk_error(error, part.parent) from error
-    return Job(file, place, part, done, known=shelf.marks(file))
+    return Job(file, place, part, prove, known=shelf.marks(file))
 
 
 def leftovers(entry: Entry) -> list[Path]:

@@ -10,6 +10,7 @@ from kimi_nb.engine.fetch.part import WINDOW, PartFile
 from kimi_nb.errors import UsageError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
     from pathlib import Path
 
@@ -110,21 +111,20 @@ class Job:
         file: What to bring.
         target: Where its bytes will lie.
         part_path: Where they are collected.
-        on_done: Called in the file's own thread when it has its name and was proven.
+        prove: Told the marks and the stat of the file, whole and hashed, just before it gets its name.
         known: Marks from an earlier proof, by which bad pieces show at once.
     """
 
     file: RemoteFile
     target: Path
     part_path: Path
-    on_done: Callable[[Job], None]
+    prove: Callable[[list[str], os.stat_result], None]
     known: list[str] = field(default_factory=list)
     state: State = State.WAITING
     part: PartFile | None = None
     connections: int = 0
     refusals: int = 0
     wrong: int = 0
-    marks: list[str] = field(default_factory=list)
     fetched: int = 0
     error: DownloadError | None = None
 

@@ -91,6 +91,7 @@ class PartFile:
         self._open: set[Claim] = set()
         self._forgets = 0
         self._changed = threading.Condition()
+        self._journal_kept = threading.Lock()
         self._fd = _open_locked(path)
         self._journal = -1
         try:
@@ -112,15 +113,17 @@ class PartFile:
             os.ftruncate(self._fd, 0)
         self.synced = Ranges(self.done)
         self._rewrite()
+        sync_folder(self.path.parent)
 
     def _rewrite(self) -> None:
         header = {"format": 1, "key": self.key, "size": self.size, "boot": boot_id()}
         lines = [json.dumps(header), *(f"s {start} {stop}" for start, stop in self.synced)]
         lines += (f"w {start} {stop}" for start, stop in self.done)
         write_bytes(self.journal_path, ("\n".join(lines) + "\n").encode())
-        if self._journal >= 0:
-            os.close(self._journal)
-        self._journal = os.open(self.journal_path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        with self._journal_kept:
+            if self._journal >= 0:
+                os.close(self._journal)
+            self._journal = os.open(self.journal_path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
     def _note(self, kind: str, start: int, stop: int) -> None:
         line = f"{kind} {start} {stop}\n".encode()
@@ -191,6 +194,12 @@ class PartFile:
                 return  # some of it was declared bad meanwhile: the next sync sorts it out
             for start, stop in fresh:
                 self._note("s", start, stop)
+        with self._journal_kept:
+            flush(self._journal)  # a note that a power loss takes along is none
+        with self._changed:
+            if forgets != self._forgets:
+                return
+            for start, stop in fresh:
                 self.synced.add(start, stop)
             if os.fstat(self._journal).st_size > _COMPACT_FROM:
                 self._rewrite()
@@ -236,13 +245,16 @@ class PartFile:
 
     # ---- the end
 
-    def finish(self, target: Path) -> os.stat_result:
-        """Give the complete, verified file its final name, durably; return its stat."""
+    def seal(self) -> os.stat_result:
+        """Bring the complete file to the disk; return its stat, which giving it its name does not change."""
         flush(self._fd)
+        return os.fstat(self._fd)
+
+    def finish(self, target: Path) -> None:
+        """Give the complete, proven file its final name, durably."""
         self.path.replace(target)
         sync_folder(target.parent)
         self.journal_path.unlink(missing_ok=True)
-        return os.fstat(self._fd)
 
     def discard(self) -> None:
         """Throw the part and its journal away."""

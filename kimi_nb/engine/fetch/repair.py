@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kimi_nb.engine.fetch.check import Verdict
 from kimi_nb.engine.fetch.part import PartFile, seed
+from kimi_nb.engine.fetch.shelf import Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,18 +38,20 @@ def salvage(entry: Entry, checked: Iterable[Checked]) -> None:
     for look in checked:
         if look.verdict is Verdict.MISPLACED and look.belongs in broken:
             file = files[look.belongs]
-            _to_part(look.path, part_path(entry, file), file, ((0, file.size),))
+            _to_part(look, part_path(entry, file), file, ((0, file.size),))
         elif look.good and look.verdict in {Verdict.SHORT, Verdict.LONG, Verdict.DAMAGED}:
-            _to_part(look.path, part_path(entry, look.file), look.file, look.good)
+            _to_part(look, part_path(entry, look.file), look.file, look.good)
 
 
-def _to_part(path: Path, part: Path, file: RemoteFile, good: tuple[tuple[int, int], ...]) -> None:
-    real = path.resolve()
-    if real.stat().st_nlink > 1:
+def _to_part(look: Checked, part: Path, file: RemoteFile, good: tuple[tuple[int, int], ...]) -> None:
+    path, real = look.path, look.path.resolve()
+    if real.exists() and real.stat().st_nlink > 1:
         return  # the same bytes are a file somewhere else, which is not ours to write into
     with PartFile(part, file.key, file.size) as locked:  # nobody else is at it, or this says Busy
         if locked.here() >= sum(stop - start for start, stop in good):
             return  # what came already is worth more
+        if not real.exists() or Stamp.of(real) != look.stamp:
+            return  # another process has repaired it meanwhile
         part.unlink()
         seed(part, file.key, file.size, good)
         real.rename(part)

@@ -1,9 +1,8 @@
 """Bring files: a few at once, several connections for each, hashed while they grow.
 
-Threads: ``connections`` workers take claims on missing bytes of whichever active file has the fewest
-    connections. For
-each active file one thread hashes and finishes, and one syncs. The caller's own thread only watches, so that
-its progress callback may touch notebook widgets and Ctrl-C is heard at once.
+Threads: ``connections`` workers take claims on missing bytes of whichever active file has the fewest of them.
+For each active file one thread hashes and finishes, and one syncs. The caller's own thread only watches, so
+that its progress callback may touch notebook widgets and Ctrl-C is heard at once.
 """
 
 from __future__ import annotations
@@ -203,9 +202,9 @@ class Transfer:
                 else:
                     hashed += count
             elif running.right:
-                job.marks = running.marks
+                # In this order: whoever finds the file under its name finds the proof too.
+                job.prove(running.marks, part.seal())
                 part.finish(job.target)
-                job.on_done(job)
                 self._set(job, State.DONE)
             else:
                 self._bad(job, part)
