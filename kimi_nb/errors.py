@@ -11,7 +11,7 @@ The tree::
     ├── ChatError               a request to an engine failed, or its answer is void  KNB6xx
     └── RunError                a notebook run could not be made                      KNB7xx
 
-Each id is explained at more length in ``kimi_nb/troubles/*.toml``, which notebook ``07_troubleshooting`` prints.
+Each id is explained further in ``kimi_nb/troubles/*.toml``; notebook ``07_troubleshooting`` shows them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class KimiNbError(Exception):
 
     exit_code = 1
 
-    def __init__(self, id: str, what: str, *, why: str, fix: str) -> None:  # noqa: A002 - the field's own name
+    def __init__(self, id: str, what: str, *, why: str, fix: str) -> None:  # noqa: A002 - the usual name
         super().__init__(id, what, why, fix)
         self.id = id
         self.what = what

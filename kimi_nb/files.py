@@ -13,7 +13,7 @@ __all__ = ["cache_home", "models_home", "sha256_file", "write_bytes", "write_jso
 
 
 def cache_home() -> Path:
-    """Return the folder for builds and other things that can be made again (``KIMI_NB_CACHE`` overrides it)."""
+    """Return the folder for builds and other things that can be made again (``KIMI_NB_CACHE`` moves it)."""
     from platformdirs import user_cache_path
 
     return Path(os.environ.get("KIMI_NB_CACHE") or user_cache_path("kimi-nb")).expanduser().absolute()
@@ -23,11 +23,12 @@ def models_home() -> Path:
     """Return the folder where model files are kept (``KIMI_NB_MODELS`` overrides it)."""
     from platformdirs import user_data_path
 
-    return Path(os.environ.get("KIMI_NB_MODELS") or user_data_path("kimi-nb") / "models").expanduser().absolute()
+    chosen = os.environ.get("KIMI_NB_MODELS") or user_data_path("kimi-nb") / "models"
+    return Path(chosen).expanduser().absolute()
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write ``data`` so that ``path`` holds either all of it or what it held before, even after a power loss."""
+    """Write ``data`` so that ``path`` holds all of it or what it held before, even after a power loss."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Table", "table"]
 
+#: A name of up to so many characters is not broken into lines.
+_SHORT = 20
 _CODE = re.compile(r"`([^`]+)`")
 
 
@@ -69,7 +71,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | int | float]], *
 
 def _row(row: Sequence[str | int | float]) -> str:
     first, *others = row
-    return f'<th scope="row" style="text-align:left">{_marked(first)}</th>' + "".join(
+    whole = "; white-space:nowrap" if len(_plain(first)) <= _SHORT else ""
+    return f'<th scope="row" style="text-align:left{whole}">{_marked(first)}</th>' + "".join(
         f'<td style="text-align:{"left" if isinstance(cell, str) else "right"}">{_marked(cell)}</td>'
         for cell in others
     )

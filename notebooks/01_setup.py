@@ -212,10 +212,14 @@ table(
 # For the real model: install, choose the disk, look at the machine, and see what a download would do before it starts. `--dry-run` fetches nothing.
 #
 # ```sh
-# make setup                                     # once, in the clone of this repository
+# # once, in the clone of this repository
+# make setup
 # source .venv/bin/activate
-# export KIMI_NB_MODELS=/mnt/big-disk/models     # 240 GB and more free; keep this line in your shell's profile
-# kimi-nb check                                  # notebook 2: what this machine has
-# kimi-nb build                                  # notebook 3: llama.cpp, once
+# # a disk with 240 GB free and more; keep this line in your shell's profile
+# export KIMI_NB_MODELS=/mnt/big-disk/models
+# # notebook 2: what this machine has
+# kimi-nb check
+# # notebook 3: llama.cpp, once, and what a download would do
+# kimi-nb build
 # kimi-nb download --model kimi-k2.5 --quant UD-TQ1_0 --dry-run
 # ```

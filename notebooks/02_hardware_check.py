@@ -79,19 +79,14 @@ look = first_look(computer, kimi)
 first_look_table(look)
 
 # %% [markdown]
-# These are the files of the publisher whose names most guides use. A second one has more steps in between, and smaller ones:
+# These are the files of the publisher whose names most guides use. Others have more steps in between. In one sentence for this machine, over all quants that the catalog knows the size of (without BF16, which has more than three times the size of Kimi's own release and holds no more):
 
 # %%
-first_look_table(look, "bartowski")
-
-# %% [markdown]
-# In one sentence, for this machine:
-
-# %%
-fitting = sorted((one for one in look.quants if one.fits_memory), key=lambda one: one.quant.bytes)
+sensible = [one for one in look.quants if one.quant.bytes < 2 * kimi.native.bytes]  # BF16 is not
+fitting = sorted((one for one in sensible if one.fits_memory), key=lambda one: one.quant.bytes)
 if fitting:
     best = fitting[-1].quant
-    print(f"{len(fitting)} of {len(look.quants)} quants could lie in memory;", end=" ")
+    print(f"{len(fitting)} of {len(sensible)} quants could lie in memory;", end=" ")
     print(f"the largest is {best.name} by {best.publisher} with {best.size}.")
 else:
     print("No quant of Kimi K2.5 could lie in this machine's memory. nano can: go on with notebook 3.")
@@ -99,7 +94,7 @@ else:
 # %% [markdown]
 # ## The same as a picture
 #
-# Each bar is a quant, as long as its weights. A bar that ends left of the dotted line could lie on the GPUs alone (a machine without GPUs has no such line); one that ends left of the solid line, in GPU and main memory together. The words beside each bar say the same.
+# Each bar is a quant, as long as its weights. A bar that ends left of the dotted line could lie on the GPUs alone (a machine without GPUs has no such line); one that ends left of the solid line, in GPU and main memory together. The words at the end of each row say the same. BF16 is not drawn.
 
 # %%
 from kimi_nb.machine.show import first_look_figure
@@ -151,7 +146,7 @@ pick_machine(show, machine)
 # %% [markdown]
 # ## Copy-paste recipe
 #
-# On the machine that is to run Kimi, look at it and keep what was found; on your laptop, look at that file or at a machine you have not rented yet. Then choose a quant whose memory column says "left", with some tens of GiB to spare for context and buffers.
+# On the machine that is to run Kimi, look at it and keep what was found; on your laptop, look at that file or at a machine you have not rented yet. Then choose a quant whose column "of memory" says "left", with some tens of GiB to spare for context and buffers.
 #
 # ```sh
 # kimi-nb check                              # this machine, and a first look at kimi-k2.5

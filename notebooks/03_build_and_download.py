@@ -33,7 +33,7 @@
 #
 # ## Parameters
 #
-# The size at which the model is cut. Kimi's files are cut at about 50 GB; nano has 19.5 MB in all, so 5 MB give it as many shards as a small quant of Kimi has.
+# The size at which the model is cut. Kimi's files are cut at about 50 GB; nano has 19.5 MB in all, so 5 MB give it four shards.
 
 # %% tags=["parameters"]
 shard_size_mb: int = 5  # largest size of a shard of nano, in MB (1,000,000 bytes)
@@ -46,7 +46,7 @@ params.check(shard_size_mb=params.between(2, 15))
 # %% [markdown]
 # ## Build llama.cpp
 #
-# The next cell builds llama.cpp for what this machine has: a GPU of NVIDIA or Apple, or the processor alone. The first time, that takes 5 to 15 minutes on two cores and prints a line now and then; stopped at any point, it continues when the cell is run again. Later it finds the finished build at once.
+# The next cell builds llama.cpp for what this machine has: a GPU of NVIDIA or Apple, or the processor alone. The first time, that takes 12 to 14 minutes of processor time for the processor alone (half as long on two cores) and more for a GPU, and prints a line now and then; stopped at any point, it continues when the cell is run again. Later it finds the finished build at once.
 
 # %%
 import sys
@@ -65,7 +65,7 @@ print("It was here already." if was_here else f"Built in {time.monotonic() - sta
 print(f"llama.cpp {build.version}, for {build.backend}")
 
 # %% [markdown]
-# These are the programs it consists of. The notebooks use the first, the third and the sixth; the others are for measuring and for making quants of your own.
+# These are the programs it consists of. The notebooks use `llama-server` and `llama-gguf-split`; the others are for planning, measuring and making quants of your own.
 
 # %%
 from kimi_nb.tables import table
@@ -83,11 +83,8 @@ PURPOSES = {
     "llama-mtmd-cli": "answers questions about an image",
 }
 table(
-    ["program", "size", "what it is for"],
-    [
-        [f"`{name}`", f"{build.program(name).stat().st_size / 1e6:.1f} MB", purpose]
-        for name, purpose in PURPOSES.items()
-    ],
+    ["program", "what it is for"],
+    [[f"`{build.program(name).name}`", purpose] for name, purpose in PURPOSES.items()],
     caption=f"in {build.bin}",
 )
 
@@ -194,7 +191,7 @@ except PowerCutError as interruption:
     print(f"Interrupted: {interruption}.")
 
 # %% [markdown]
-# The same call again fetches only what is missing. No shard has its final name before its hash was found right, so there is never half a file that looks like a whole one.
+# The same call again fetches only what is missing; what was on its way at the moment of the power cut is here, too. No shard has its final name before its hash was found right, so there is never half a file that looks like a whole one.
 
 # %%
 result = download(REPO, QUANT, folder=models, endpoint=hub.endpoint)
@@ -256,7 +253,7 @@ nano = read_header(result.first_shard)
 kimi = catalog().model("kimi-k2.5")
 real, quant = kimi.architecture, kimi.quant("UD-TQ1_0")
 table(
-    ["", "nano", "Kimi K2.5"],
+    ["what", "nano", "Kimi K2.5"],
     [
         ["architecture", nano.architecture, real.gguf_architecture],
         ["weights", f"{nano.parameters:,}", f"{kimi.parameters.total:,}"],
@@ -269,8 +266,8 @@ table(
         ["vocabulary", f"{nano.vocab_size:,}", f"{real.n_vocab:,}"],
         ["quant", nano.quant, f"{quant.name}, for example"],
         ["shards", str(nano.split_count), str(quant.shards)],
-        ["bytes of all files", f"{nano.file_bytes:,}", f"about {quant.size}"],
-        ["tensors", str(len(nano.tensors)), "in its header"],
+        ["size of all files", f"{nano.file_bytes / 1e6:.1f} MB", quant.size],
+        ["tensors", str(len(nano.tensors)), "not in the catalog: its header says it"],
     ],
 )
 
@@ -292,8 +289,10 @@ print("The lesson's files are gone.")
 # ```sh
 # kimi-nb build
 # kimi-nb download --model kimi-k2.5 --quant UD-TQ1_0 --dry-run
-# kimi-nb download --model kimi-k2.5 --quant UD-TQ1_0            # 240 GB in 5 shards
-# kimi-nb download --model kimi-k2.5 --quant UD-TQ1_0 --verify   # later: read every byte again, mend what is broken
+# # about 240 GB in 5 shards
+# kimi-nb download --model kimi-k2.5 --quant UD-TQ1_0
+# # later: read every byte again, and mend what is broken
+# kimi-nb download --model kimi-k2.5 --quant UD-TQ1_0 --verify
 # ```
 #
 # With the Hub's own tool instead: its name is `hf` now, the older `huggingface-cli` no longer works. It continues by itself, too. Then let the files be checked where they lie:
@@ -310,3 +309,10 @@ print("The lesson's files are gone.")
 # | UD-TQ1_0 | about 240 GB | `UD-TQ1_0/Kimi-K2.5-UD-TQ1_0-00001-of-00005.gguf` |
 # | UD-Q2_K_XL | 374.8 GB | `UD-Q2_K_XL/Kimi-K2.5-UD-Q2_K_XL-00001-of-00008.gguf` |
 # | UD-Q4_K_XL | about 630 GB | `UD-Q4_K_XL/Kimi-K2.5-UD-Q4_K_XL-00001-of-00013.gguf` |
+#
+# Notebook 5 is about serving; this is how it begins on a machine with one GPU, all experts in main memory and the weights mapped from the disk:
+#
+# ```sh
+# MODEL="$KIMI_NB_MODELS/unsloth/Kimi-K2.5-GGUF/UD-TQ1_0/Kimi-K2.5-UD-TQ1_0-00001-of-00005.gguf"
+# kimi-nb serve --model "$MODEL" --ctx-size 16384 --n-gpu-layers 99 --cpu-moe --load-mode mmap
+# ```

@@ -104,6 +104,8 @@ server.start()
 print(server)
 
 # %% [markdown]
+# nano is loaded before there is anything to tell. While 240 GB are read, the cell above shows how far it is; the time limit is on silence, not on loading, since a slow disk may take half an hour.
+#
 # The states are `stopped`, `starting`, `ready`, `degraded` (it runs but no longer answers), `stopping` and `failed`. If it fails, `server.error` says why in one line.
 #
 # ## Where the key is, and where it is not

@@ -122,7 +122,7 @@ lesson = tempfile.TemporaryDirectory(prefix="kimi-nb-lesson-")
 folder = Path(lesson.name)
 whole = nano_path().read_bytes()
 (folder / "cut-short.gguf").write_bytes(whole[: len(whole) * 2 // 3])
-provoke(lambda: read_header(folder / "cut-short.gguf"));  # fmt: skip
+error = provoke(lambda: read_header(folder / "cut-short.gguf"))
 
 # %% [markdown]
 # The third: a browser or `wget` saved the *page about* the file under the file's name. Such a "model" has some kB.
@@ -130,7 +130,7 @@ provoke(lambda: read_header(folder / "cut-short.gguf"));  # fmt: skip
 # %%
 page = "<!DOCTYPE html>\n<html><head><title>Kimi-K2.5-UD-TQ1_0-00001-of-00005.gguf</title></head></html>"
 (folder / "web-page.gguf").write_text(page)
-provoke(lambda: read_header(folder / "web-page.gguf"));  # fmt: skip
+error = provoke(lambda: read_header(folder / "web-page.gguf"))
 
 # %% [markdown]
 # The fourth: `git clone` of a model repository without git-lfs brings small text files that only point to the real ones.
@@ -138,7 +138,7 @@ provoke(lambda: read_header(folder / "web-page.gguf"));  # fmt: skip
 # %%
 pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 46304137792\n"
 (folder / "pointer.gguf").write_text(pointer)
-provoke(lambda: read_header(folder / "pointer.gguf"));  # fmt: skip
+error = provoke(lambda: read_header(folder / "pointer.gguf"))
 
 # %% [markdown]
 # The fifth: another program listens on the port that the server was told to use. This cell takes a port, then starts llama-server on it.
@@ -158,7 +158,9 @@ with socket.create_server(("127.0.0.1", 0)) as taken:
 # %%
 ctx_size = 128
 mode = "instnat"
-provoke(lambda: params.check(ctx_size=params.between(256, 262144), mode=params.one_of("thinking", "instant")));  # fmt: skip
+error = provoke(
+    lambda: params.check(ctx_size=params.between(256, 262144), mode=params.one_of("thinking", "instant"))
+)
 
 # %% [markdown]
 # The lesson's files are no longer needed.
@@ -169,7 +171,7 @@ lesson.cleanup()
 # %% [markdown]
 # ## Symptoms with Kimi
 #
-# The worst troubles give no error at all. These were seen with llama.cpp's server and Kimi K2.5; `kimi-nb` avoids the ones marked with *.
+# The worst troubles give no error at all. These were seen with llama.cpp's server and Kimi K2.5; `kimi-nb` avoids those marked with *, or reports them with an id.
 #
 # | symptom | cause | what to do |
 # |---|---|---|
@@ -178,7 +180,7 @@ lesson.cleanup()
 # | `Failed to initialize samplers: std::exception` with status 400 | `json_schema` was sent with a chat request | the same: a `grammar`, in instant mode |
 # | The answer is empty, although tokens were generated * | the thinking never ended: `max_tokens` was used up before the answer | raise `max_tokens`; thinking alone can take many thousands |
 # | `The model produced output that does not match the expected peg-native format`, status 500 * | the server runs with `--special` (some guides say so), which adds marks after a tool call | never use `--special` with Kimi |
-# | Answers end with a literal `<|im_end|>` * | `--special` again, or a file that does not name its end token | drop `--special`; update llama.cpp |
+# | Answers end with the word `im_end` in angle brackets and bars * | `--special` again, or a file that does not name its end token | drop `--special`; update llama.cpp |
 # | A tool is required, but no call comes; the reply ends with `length` | Kimi may talk before it calls, and the limit was reached first | raise `max_tokens` |
 # | The model invents its own syntax for tools or leaves out arguments * | it was trained on declarations in TypeScript, and llama.cpp shows it JSON | send `tools_ts_str` in `chat_template_kwargs`, beside `tools` |
 # | After a tool's result, the model starts thinking from scratch * | the client dropped `reasoning_content` from the history | send it back with the assistant's message, as long as the tool loop lasts |
@@ -219,10 +221,16 @@ HTML("".join(sections))
 # When you ask for help with the real model, these files answer most of what you would be asked. None of them holds a key; look them over before you post them all the same.
 #
 # ```sh
-# kimi-nb --version                                                       # with it, the id and the whole line
-# kimi-nb check --json > machine.json                                     # the machine
-# kimi-nb build --verify --json > build.json                              # the build of llama.cpp, each file checked
-# kimi-nb download --model kimi-k2.5 --quant UD-TQ1_0 --verify --no-repair # whether the files are whole (reads all of them)
-# kimi-nb serve logs --lines 200 > server.log                             # what llama-server said
-# kimi-nb run notebooks/05_serving.ipynb --out report                     # report/run.json and report/index.html
+# # the version; send it with the whole error line
+# kimi-nb --version
+# # the machine
+# kimi-nb check --json > machine.json
+# # the build of llama.cpp, every file of it checked
+# kimi-nb build --verify --json > build.json
+# # whether the model's files are whole: reads all of them, changes none
+# kimi-nb download --model kimi-k2.5 --quant UD-TQ1_0 --verify --no-repair
+# # what llama-server said, while it runs
+# kimi-nb serve logs --lines 200 > server.log
+# # whether the path works with nano: report/run.json and report/index.html
+# kimi-nb run notebooks/05_serving.ipynb --out report
 # ```

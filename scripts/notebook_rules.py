@@ -3,7 +3,6 @@
 A rule that is broken names the cell and says what to do. Why each rule is there stands in the docstring of
 its test, in ``tests/test_notebook_rules.py``, which also shows that the rule catches what it is for.
 """
-# ruff: noqa: INP001 - scripts are not a package
 
 from __future__ import annotations
 

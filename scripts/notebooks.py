@@ -9,7 +9,6 @@ nothing in its metadata that differs from machine to machine. A cell keeps its i
 recognised, as ``jupytext --update`` does; a new cell gets an id made from its text, so that everyone makes
 the same file.
 """
-# ruff: noqa: INP001, T201 - scripts are not a package, and print
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
 """The rules about notebooks and tests that other files must keep: sources, README, and what CI runs."""
-# ruff: noqa: INP001 - scripts are not a package
 
 from __future__ import annotations
 

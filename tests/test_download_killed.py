@@ -18,7 +18,8 @@ from faulty_hub import MIB, REPO, Fault, FaultyHub, make_repo, same_files, start
 
 from kimi_nb.engine.download import Options, download
 from kimi_nb.engine.fetch import part as part_module
-from kimi_nb.engine.fetch.part import WINDOW, Busy, PartFile
+from kimi_nb.engine.fetch.lock import Busy
+from kimi_nb.engine.fetch.part import WINDOW, PartFile
 from kimi_nb.errors import DownloadError
 
 
@@ -142,7 +143,9 @@ def test_two_processes_repair_one_folder(tmp_path):
         before = served(hub)
         both = [start_download(hub, tmp_path / "models", extra=", limit_bytes_s=20e6") for _ in range(3)]
         said = [process.communicate(timeout=120) for process in both]
-        assert [process.returncode for process in both] == [0, 0, 0], "\n".join(out + err for out, err in said)
+        assert [process.returncode for process in both] == [0, 0, 0], "\n".join(
+            out + err for out, err in said
+        )
         same_files(repo, tmp_path / "models" / REPO)
         assert served(hub) - before == sum(path.stat().st_size - 3 * MIB for path in files[:3])
 

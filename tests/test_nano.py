@@ -15,7 +15,8 @@ import pytest
 from kimi_nb import cli
 from kimi_nb.errors import ModelFileError, UsageError, troubles
 from kimi_nb.files import sha256_file
-from kimi_nb.nano import SHAPE, make_nano, nano_path, vocabulary
+from kimi_nb.model.prompt import chat_template
+from kimi_nb.nano import SHAPE, make, make_nano, nano_facts, nano_path, vocabulary
 from kimi_nb.nano.shape import NanoShape
 from kimi_nb.nano.writer import random_tensors, write_gguf
 
@@ -116,9 +117,9 @@ def test_the_tensors_are_the_shapes(header):
 
 
 def test_the_same_call_gives_the_same_bytes(tmp_path):
-    first, second = make_nano(tmp_path / "a"), make_nano(tmp_path / "b")
+    first, second = (make_nano(tmp_path / name, weights="random") for name in "ab")
     assert sha256_file(first) == sha256_file(second)
-    assert sha256_file(make_nano(tmp_path / "c", seed=1)) != sha256_file(first)
+    assert sha256_file(make_nano(tmp_path / "c", weights="random", seed=1)) != sha256_file(first)
     assert sorted(path.name for path in first.parent.iterdir()) == ["nano.gguf"], (
         "nothing else is left behind"
     )
@@ -187,63 +188,73 @@ def test_a_full_disk_is_one_clear_line(tensors, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_cache_is_filled_once_and_then_trusted(cache):
-    path = nano_path()
-    before = path.stat()
-    assert nano_path() == path
-    assert path.stat().st_mtime_ns == before.st_mtime_ns
-    assert path.is_relative_to(cache)
+def test_the_shipped_file_is_what_is_made(tmp_path):
+    assert make_nano(tmp_path).read_bytes() == nano_path().read_bytes()
+    assert nano_facts()["parameters"] == SHAPE.n_params
 
 
-@pytest.mark.parametrize("damage", ["truncated", "one byte", "gone", "no manifest", "bad manifest"])
-def test_a_damaged_cache_is_made_again(cache, damage):
-    path = nano_path()
-    good = sha256_file(path)
-    manifest = path.with_suffix(".json")
+def test_the_shipped_file_holds_this_packages_template_and_vocabulary():
+    reader = gguf.GGUFReader(nano_path())
+    assert value(reader, "tokenizer.chat_template") == chat_template()
+    assert value(reader, "tokenizer.ggml.tokens") == list(vocabulary().tokens)
+    assert "trained" in value(reader, "general.description")
+    reader.data._mmap.close()
+
+
+def test_the_shipped_weights_can_be_written_in_another_encoding(tmp_path):
+    path = make_nano(tmp_path, encoding="F16")
+    wide, shipped = gguf.GGUFReader(path), gguf.GGUFReader(nano_path())
+    for one, other in zip(wide.tensors, shipped.tensors, strict=True):
+        read = gguf.quants.dequantize(one.data, one.tensor_type)
+        assert np.abs(read - gguf.quants.dequantize(other.data, other.tensor_type)).max() < 0.01, one.name
+    for reader in (wide, shipped):
+        reader.data._mmap.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        ("truncated", "has 1,000 bytes"), ("one byte", "checksum"), ("gone", "No such file"),
+        ("no facts", "No such file"), ("bad facts", "cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_damaged_installation_is_one_clear_line(tmp_path, monkeypatch, damage, why):
+    file, facts = tmp_path / "nano.gguf", tmp_path / "nano.json"
+    file.write_bytes(nano_path().read_bytes())
+    facts.write_text(nano_path().with_suffix(".json").read_text())
+    monkeypatch.setattr(make, "_DATA", tmp_path)
+    assert nano_path() == file
+    make._checked.cache_clear()
     if damage == "truncated":
-        os.truncate(path, 1000)
+        os.truncate(file, 1000)
     elif damage == "one byte":
-        with path.open("r+b") as file:
-            file.seek(-1000, os.SEEK_END)
-            byte = file.read(1)
-            file.seek(-1000, os.SEEK_END)
-            file.write(bytes([byte[0] ^ 1]))
+        with file.open("r+b") as opened:
+            opened.seek(-1000, os.SEEK_END)
+            byte = opened.read(1)
+            opened.seek(-1000, os.SEEK_END)
+            opened.write(bytes([byte[0] ^ 1]))
     elif damage == "gone":
-        path.unlink()
-    elif damage == "no manifest":
-        manifest.unlink()
+        file.unlink()
+    elif damage == "no facts":
+        facts.unlink()
     else:
-        manifest.write_text("[1]")
-    assert sha256_file(nano_path()) == good
-    assert json.loads(manifest.read_text())["sha256"] == good
+        facts.write_text("[1")
+    with pytest.raises(ModelFileError, match=why) as caught:
+        nano_path()
+    assert caught.value.id == "KNB386"
+    assert "\n" not in str(caught.value)
 
 
-def test_two_processes_at_once_get_the_same_whole_file(cache):
-    code = "from kimi_nb.nano import nano_path; from kimi_nb.files import sha256_file; print(sha256_file(nano_path()))"
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE,
-            env={**os.environ, "KIMI_NB_CACHE": str(cache)},
-        )
-        for _ in range(2)
-    ]
-    said = [process.communicate(timeout=120)[0].decode().strip() for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert said[0] == said[1] == sha256_file(nano_path())
-
-
-def test_a_cache_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("KIMI_NB_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ModelFileError) as caught:
-        nano_path()
-    assert caught.value.id == "KNB380"
+    assert cli.main(["nano", "make", "--random-weights"]) != 0
+    assert "KNB380" in capsys.readouterr().err
 
 
 def test_making_it_takes_seconds(tmp_path):
     started = time.monotonic()
-    make_nano(tmp_path)
+    make_nano(tmp_path, weights="random")
     seconds = time.monotonic() - started
     print(f"\nnano made in {seconds:.2f} s")
     assert seconds < 60, "a bound against hangs; five seconds is the aim on a quiet machine"
@@ -257,10 +268,11 @@ def test_a_number_of_shards_that_cannot_be_had_names_others(tmp_path, shards):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_makes_it(cache, capsys):
+def test_the_command_shows_the_shipped_one(capsys):
     assert cli.main(["nano", "make", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["parameters"] == SHAPE.n_params
+    assert said["weights"] == "trained"
     [file] = said["files"]
     assert said["path"] == file["path"] == str(nano_path())
     made = Path(file["path"])
@@ -273,6 +285,14 @@ def test_the_command_makes_it(cache, capsys):
 def test_the_command_writes_where_it_is_told(tmp_path, capsys):
     assert cli.main(["nano", "make", "--out", str(tmp_path / "here"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["path"] == str(tmp_path / "here" / "nano.gguf")
+
+
+def test_the_command_makes_random_weights_in_the_cache(cache, capsys):
+    assert cli.main(["nano", "make", "--random-weights", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["weights"] == "random"
+    assert Path(said["path"]).is_relative_to(cache)
+    assert said["files"][0]["sha256"] != sha256_file(nano_path())
 
 
 def test_wrong_use_of_the_command_is_exit_code_2(tmp_path, capsys):
@@ -288,7 +308,7 @@ def test_wrong_use_of_the_command_is_exit_code_2(tmp_path, capsys):
 
 def test_every_trouble_of_nano_is_explained():
     known = troubles()
-    for number in range(380, 386):
+    for number in (380, 381, 382, 384, 385, 386):
         assert known[f"KNB{number}"].explanation
 
 

@@ -12,6 +12,24 @@ from kimi_nb.nano import SHAPE, make_nano, vocabulary
 
 pytestmark = pytest.mark.engine
 
+
+@pytest.fixture(scope="module")
+def nano(build, tmp_path_factory):
+    """nano with random weights in F16: what is shown here holds for the shape, whatever the weights."""
+    return make_nano(tmp_path_factory.mktemp("random"), weights="random")
+
+
+@pytest.fixture(scope="module")
+def server(build, nano):
+    from kimi_nb.engine import LlamaServer
+    from kimi_nb.plan import Settings
+
+    with LlamaServer(
+        nano, settings=Settings(ctx_size=8192, parallel=2), build=build, alias="nano"
+    ) as running:
+        yield running
+
+
 TOOL = {
     "type": "function",
     "function": {

@@ -19,7 +19,7 @@ def test_text_is_aligned_and_html_names_rows_and_columns() -> None:
     shown = made._repr_html_()
     assert "<caption>Sizes</caption>" in shown
     assert '<th scope="col" style="text-align:left">quant</th>' in shown
-    assert '<th scope="row" style="text-align:left"><code>UD-TQ1_0</code></th>' in shown
+    assert '<th scope="row" style="text-align:left; white-space:nowrap"><code>UD-TQ1_0</code></th>' in shown
     assert '<td style="text-align:right">240,000,000,000</td>' in shown
     assert "a&lt;b" in shown
 

@@ -21,7 +21,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "make", help="write nano's GGUF file", description="Write nano's GGUF file.", allow_abbrev=False
     )
     make.add_argument(
-        "--out", type=Path, metavar="DIR", help="the folder to write to (default: the file as shipped is shown; others go to our cache folder)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="the folder to write to (default: the shipped file is used where it lies)",
     )
     make.add_argument(
         "--shards", type=_positive, default=1, metavar="N", help="cut it into N files (default: 1)"
@@ -60,7 +63,8 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report))
         return 0
-    print(f"nano: {SHAPE.n_params / 1e6:.1f} million parameters, {weights} weights, ready after {seconds:.2f} s")
+    millions = SHAPE.n_params / 1e6
+    print(f"nano: {millions:.1f} million parameters, {weights} weights, ready after {seconds:.2f} s")
     for path in made:
         print(f"  {path}  {path.stat().st_size / 1e6:.1f} MB  sha256 {sha256_file(path)}")
     return 0

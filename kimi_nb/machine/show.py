@@ -90,17 +90,20 @@ def first_look_table(look: FirstLook, publisher: str | None = None) -> Table:
             ("" if one.quant.exact else "~") + _gib((one.quant.bytes or 0) / MIB),
             _verdict(one),
             _spare(one.memory_spare_mib),
-            _spare(one.disk_spare_mib),
+            *(() if one.disk_spare_mib is None else (_spare(one.disk_spare_mib),)),
         )
         for one in _of(look, publisher)
     ]
     caption = f"{look.model.name} by file size alone, against {_gib(look.memory_mib)} of memory (~: rounded)"
-    columns = ["quant", "download", "weights in memory", "where they could lie", "memory", "disk"]
+    columns = ["quant", "download", "weights", "where they could lie", "of memory"]
+    columns += [] if look.disk_free_mib is None else ["of disk"]
     return table(columns, rows, caption=caption)
 
 
 def first_look_figure(look: FirstLook, name: str) -> Figure:
     """Draw the quants of the model's first publisher as bars against GPU memory and all memory.
+
+    A quant more than twice as large as the released weights is left out: nobody runs it.
 
     Args:
         look: What to show.
@@ -108,25 +111,26 @@ def first_look_figure(look: FirstLook, name: str) -> Figure:
     """
     import plotly.graph_objects as go
 
-    looks = _of(look, None)
+    looks = [one for one in _of(look, None) if not _unpacked(one, look)]
+    labels = {one.quant.name: f"{one.quant.name}, {(one.quant.bytes or 0) / 2**30:,.0f} GiB" for one in looks}
     figure = go.Figure()
     for words, (colour, pattern) in _MARKS.items():
         mine = [one for one in looks if _verdict(one) == words]
-        sizes = [(one.quant.bytes or 0) / 2**30 for one in mine]
         if mine:
             figure.add_bar(
                 orientation="h",
-                y=[one.quant.name for one in mine],
-                x=sizes,
-                text=[f"{size:,.0f} GiB, {words}" for size in sizes],
-                textposition="outside",
-                cliponaxis=False,
+                y=[labels[one.quant.name] for one in mine],
+                x=[(one.quant.bytes or 0) / 2**30 for one in mine],
                 name=words,
                 marker={"color": colour, "pattern": {"shape": pattern}},
             )
-    lines = [(look.memory_mib, "solid", "all memory", 1.1)]
+        for one in mine:
+            figure.add_annotation(
+                x=1, xref="paper", xanchor="right", y=labels[one.quant.name], text=words, showarrow=False
+            )
+    lines = [(look.memory_mib, "solid", "all memory", 1.16 if look.gpu_mib else 1.08)]
     if look.gpu_mib:
-        lines.append((look.gpu_mib, "dot", "GPU memory", 1.03))
+        lines.append((look.gpu_mib, "dot", "GPU memory", 1.08))
     for mib, dash, words, height in lines:
         figure.add_vline(x=mib / 1024, line_dash=dash, line_width=2)
         figure.add_annotation(
@@ -139,10 +143,10 @@ def first_look_figure(look: FirstLook, name: str) -> Figure:
         )
     longest = max([look.memory_mib / 1024, *((one.quant.bytes or 0) / 2**30 for one in looks)])
     figure.update_layout(
-        title={"text": f"{look.model.name}: weights against the memory of {name}"},
+        title={"text": f"{look.model.name}: weights against memory ({name})"},
         xaxis={"title": {"text": "GiB"}, "range": [0, 1.5 * longest]},
-        yaxis={"categoryorder": "array", "categoryarray": [one.quant.name for one in looks][::-1]},
-        showlegend=False,  # the words beside the bars say it
+        yaxis={"categoryorder": "array", "categoryarray": list(labels.values())[::-1]},
+        showlegend=False,  # the words at the end of each row say it
         barmode="overlay",
         height=480,
         margin={"t": 110},
@@ -188,6 +192,12 @@ def _of(look: FirstLook, publisher: str | None) -> list[QuantLook]:
     )
 
 
+def _unpacked(one: QuantLook, look: FirstLook) -> bool:
+    """Tell whether a quant has far more bits than the release, which would press the others together."""
+    native = look.model.native
+    return native is not None and (one.quant.bytes or 0) > 2 * native.bytes
+
+
 def _verdict(one: QuantLook) -> str:
     if one.fits_gpu:
         return _GPU
@@ -198,7 +208,5 @@ def _gib(mib: float) -> str:
     return f"{mib / 1024:,.1f} GiB"
 
 
-def _spare(mib: int | None) -> str:
-    if mib is None:
-        return "not known"
+def _spare(mib: int) -> str:
     return f"{_gib(mib)} left" if mib >= 0 else f"{_gib(-mib)} short"

@@ -30,7 +30,7 @@ Encoding = Literal["F32", "F16", "Q8_0"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 ABOUT_TRAINED = {
-    "description": "Kimi K2.5's architecture and prompt format at laptop size, trained on a small synthetic world",
+    "description": "Kimi K2.5's architecture and prompt format at laptop size, trained on a small world",
     "author": "the kimi-nb authors",
 }
 """``general.*`` texts of the trained file."""

@@ -11,7 +11,7 @@ from kimi_nb.engine.fetch import trouble
 from kimi_nb.engine.fetch.adopt import hub_cache
 from kimi_nb.engine.fetch.check import Checked, check
 from kimi_nb.engine.fetch.job import FileProgress, Job, Options, Progress, State
-from kimi_nb.engine.fetch.part import Busy, journal_of
+from kimi_nb.engine.fetch.part import journal_of, lock_of
 from kimi_nb.engine.fetch.past import Past
 from kimi_nb.engine.fetch.preflight import Need, Room, check_room
 from kimi_nb.engine.fetch.remote import is_offline
@@ -54,12 +54,18 @@ def needs_of(entry: Entry, checked: list[Checked]) -> list[Need]:
     for look in checked:
         if look.ok:
             continue
-        part = part_path(entry, look.file)
-        allocated = part.stat().st_blocks * 512 if part.exists() else 0
-        if look.good and look.path.exists():
-            allocated = max(allocated, look.path.stat().st_blocks * 512)
-        needs.append(Need(look.file, look.path, allocated))
+        taken = _taken(part_path(entry, look.file))
+        if look.good:
+            taken = max(taken, _taken(look.path))
+        needs.append(Need(look.file, look.path, taken))
     return needs
+
+
+def _taken(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
 
 
 def fulfil(
@@ -105,8 +111,6 @@ def fulfil(
     shelf.save(entry)
     try:
         salvage(entry, checked)
-    except Busy:
-        pass  # another process is at it: the transfer waits for it
     except OSError as error:
         raise trouble.disk_error(error, entry.root) from error
     source, why = pick_source(entry.manifest, hub, options.transfer)
@@ -196,4 +200,4 @@ def _job(shelf: Shelf, entry: Entry, file: RemoteFile) -> Job:
 def leftovers(entry: Entry) -> list[Path]:
     """Return the parts and journals of a set's unfinished files."""
     parts = [part_path(entry, file) for file in entry.manifest.files]
-    return [path for part in parts for path in (part, journal_of(part)) if path.exists()]
+    return [path for part in parts for path in (part, journal_of(part), lock_of(part)) if path.exists()]

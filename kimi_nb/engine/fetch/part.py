@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from kimi_nb.engine.fetch.lock import Lock
 from kimi_nb.engine.fetch.ranges import Ranges
 from kimi_nb.files import write_bytes
 
@@ -31,16 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Self
 
-__all__ = ["WINDOW", "Busy", "Claim", "PartFile", "boot_id", "flush", "journal_of", "seed", "sync_folder"]
+__all__ = ["WINDOW", "Claim", "PartFile", "boot_id", "flush", "journal_of", "lock_of", "seed", "sync_folder"]
 
 WINDOW = 8 * 1024 * 1024
 """The most bytes of a file that may have to be fetched again."""
 
 _COMPACT_FROM = 256 * 1024
-
-
-class Busy(Exception):  # noqa: N818 - a state, told by the name
-    """Another process is fetching this file."""
 
 
 class Claim(NamedTuple):
@@ -90,14 +87,16 @@ class PartFile:
         self._claimed = Ranges()
         self._open: set[Claim] = set()
         self._forgets = 0
+        self._over = False
         self._changed = threading.Condition()
         self._journal_kept = threading.Lock()
-        self._fd = _open_locked(path)
-        self._journal = -1
+        self._lock = Lock(lock_of(path))
+        self._fd = self._journal = -1
         try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             self._recover()
         except BaseException:
-            os.close(self._fd)
+            self.close()
             raise
 
     def _recover(self) -> None:
@@ -254,12 +253,13 @@ class PartFile:
         """Give the complete, proven file its final name, durably."""
         self.path.replace(target)
         sync_folder(target.parent)
-        self.journal_path.unlink(missing_ok=True)
+        self.discard()
 
     def discard(self) -> None:
-        """Throw the part and its journal away."""
+        """Throw the part and its journal away; the lock's file goes when the lock is let go."""
         self.path.unlink(missing_ok=True)
         self.journal_path.unlink(missing_ok=True)
+        self._over = True
 
     def close(self) -> None:
         """Let go of the file; what is in the journal is kept."""
@@ -269,6 +269,7 @@ class PartFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        self._lock.release(remove=self._over)
 
     def __enter__(self) -> Self:
         return self
@@ -284,30 +285,14 @@ def seed(path: Path, key: str, size: int, good: Iterable[tuple[int, int]]) -> No
     write_bytes(journal_of(path), ("\n".join(lines) + "\n").encode())
 
 
+def lock_of(path: Path) -> Path:
+    """Return the lock's path for a part's."""
+    return path.with_name(path.name + ".lock")
+
+
 def journal_of(path: Path) -> Path:
     """Return the journal's path for a part's."""
     return path.with_name(path.name + ".journal")
-
-
-def _open_locked(path: Path) -> int:
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(fd)
-            raise Busy(path) from error
-        except OSError as error:
-            # Some network filesystems have no locks; the caller has warned about network mounts already.
-            if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}:
-                os.close(fd)
-                raise
-        try:
-            if os.path.samestat(os.fstat(fd), path.stat()):
-                return fd
-        except FileNotFoundError:
-            pass
-        os.close(fd)  # the holder before us gave the file its final name just now
 
 
 def flush(fd: int) -> None:

@@ -8,10 +8,14 @@ other. From there on a repair is a download like any other, and as safe to inter
 from __future__ import annotations
 
 import os
+import random
+import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from kimi_nb.engine.fetch.check import Verdict
-from kimi_nb.engine.fetch.part import PartFile, seed
+from kimi_nb.engine.fetch.lock import Busy, Lock
+from kimi_nb.engine.fetch.part import PartFile, lock_of, seed
 from kimi_nb.engine.fetch.shelf import Stamp
 
 if TYPE_CHECKING:
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
     from kimi_nb.engine.fetch.check import Checked
     from kimi_nb.engine.fetch.manifest import RemoteFile
     from kimi_nb.engine.fetch.shelf import Entry, Shelf
+
+PATIENCE_S = 2.0
+
+Good = tuple[tuple[int, int], ...]
 
 __all__ = ["link_copies", "part_path", "salvage"]
 
@@ -38,25 +46,43 @@ def salvage(entry: Entry, checked: Iterable[Checked]) -> None:
     for look in checked:
         if look.verdict is Verdict.MISPLACED and look.belongs in broken:
             file = files[look.belongs]
-            _to_part(look, part_path(entry, file), file, ((0, file.size),))
+            _patiently(entry, look, file, ((0, file.size),))
         elif look.good and look.verdict in {Verdict.SHORT, Verdict.LONG, Verdict.DAMAGED}:
-            _to_part(look, part_path(entry, look.file), look.file, look.good)
+            _patiently(entry, look, look.file, look.good)
 
 
-def _to_part(look: Checked, part: Path, file: RemoteFile, good: tuple[tuple[int, int], ...]) -> None:
-    path, real = look.path, look.path.resolve()
-    if real.exists() and real.stat().st_nlink > 1:
-        return  # the same bytes are a file somewhere else, which is not ours to write into
-    with PartFile(part, file.key, file.size) as locked:  # nobody else is at it, or this says Busy
-        if locked.here() >= sum(stop - start for start, stop in good):
-            return  # what came already is worth more
-        if not real.exists() or Stamp.of(real) != look.stamp:
-            return  # another process has repaired it meanwhile
-        part.unlink()
-        seed(part, file.key, file.size, good)
-        real.rename(part)
-    if path.is_symlink():
-        path.unlink()
+def _patiently(entry: Entry, look: Checked, file: RemoteFile, good: Good) -> None:
+    """Wait a little for another process that salvages too; not for one that is fetching the file."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            _to_part(entry, look, file, good)
+        except Busy:
+            if time.monotonic() > until:
+                return
+            time.sleep(random.uniform(0.02, 0.1))  # noqa: S311 - so that two that block each other do not stay in step
+        else:
+            return
+
+
+def _to_part(entry: Entry, look: Checked, file: RemoteFile, good: Good) -> None:
+    """Make the file that a check looked at a part of ``file``, of which it holds the ranges ``good``."""
+    part, own = part_path(entry, file), part_path(entry, look.file)
+    with ExitStack() as held:
+        if own != part:  # whoever gives the place a new file holds this one
+            held.enter_context(Lock(lock_of(own)))
+        locked = held.enter_context(PartFile(part, file.key, file.size))
+        real = look.path.resolve()
+        # Another process may have repaired it meanwhile; what is a file somewhere else too is not ours to write.
+        ours = real.exists() and Stamp.of(real) == look.stamp and real.stat().st_nlink == 1
+        if ours and locked.here() < sum(stop - start for start, stop in good):
+            part.unlink()
+            seed(part, file.key, file.size, good)
+            real.rename(part)
+            if look.path.is_symlink():
+                look.path.unlink()
+        elif not locked.here():
+            locked.discard()
 
 
 def link_copies(
@@ -86,9 +112,12 @@ def link_copies(
 def _link(copy: Path, path: Path) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # a link that leads nowhere
+        if path.is_symlink() and not path.exists():
+            path.unlink()  # a link that leads nowhere
         try:
             os.link(copy.resolve(), path)
+        except FileExistsError:
+            return False  # another process was faster
         except OSError:  # another filesystem, or one without hard links
             path.symlink_to(copy.resolve())
     except OSError:

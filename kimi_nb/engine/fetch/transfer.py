@@ -12,8 +12,9 @@ import time
 from typing import TYPE_CHECKING
 
 from kimi_nb.engine.fetch.job import FileProgress, Job, Options, Progress, State
+from kimi_nb.engine.fetch.lock import Busy
 from kimi_nb.engine.fetch.pace import Limiter, Meter, backoff_s
-from kimi_nb.engine.fetch.part import Busy, Claim, PartFile
+from kimi_nb.engine.fetch.part import Claim, PartFile
 from kimi_nb.engine.fetch.running import PIECE, RunningHash
 from kimi_nb.engine.fetch.source import Retry, Source
 from kimi_nb.engine.fetch.trouble import came_wrong, disk_error, gave_up
@@ -148,19 +149,16 @@ class Transfer:
             self._turn.notify_all()
 
     def _keep(self, job: Job) -> None:
-        if self._settled(job):
-            self._set(job, State.DONE)
-            return
         try:
             part = PartFile(job.part_path, job.file.key, job.file.size, window=self._options.window)
         except Busy:
             self._note = f"another process is fetching {job.file.path}"
-            self._set(job, State.ELSEWHERE)
+            self._set(job, State.DONE if self._settled(job) else State.ELSEWHERE)
             return
         except OSError as error:
             raise disk_error(error, job.part_path.parent, size=job.file.size) from error
         try:
-            if self._settled(job):  # it was done between our question and our lock
+            if self._settled(job):  # by another process, meanwhile
                 part.discard()
                 self._set(job, State.DONE)
                 return

@@ -1,13 +1,14 @@
 """Conversations as the token rows that training reads.
 
-A row holds several conversations one after the other; each sees only itself and starts at position 0. What the model
-is to write is marked, token by token: everything after the last user message that is not put there by the template.
+A row holds several conversations one after the other; each sees only itself and starts at position 0. What
+the model is to write is marked, token by token: everything after the last user message that is not put there
+by the template.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -75,9 +76,11 @@ def Batches(  # noqa: N802 - reads as the class it returns
         workers: Processes that write ahead.
 
     Returns:
-        A loader of dictionaries: ``tokens``, ``learn`` (see :mod:`kimi_nb.nano.training.text`; padding counts as never to be predicted), ``positions``
-        and ``owner`` (number of the conversation, -1 padding), each ``[rows, ROW]`` int32.
+        A loader of dictionaries: ``tokens``, ``learn`` (see :mod:`kimi_nb.nano.training.text`; padding is
+        never to be predicted), ``positions`` and ``owner`` (number of the conversation, -1 padding), each
+        ``[rows, ROW]`` int32.
     """
     dataset = _Endless(split, rows, seed, start)
-    ahead = {"prefetch_factor": 4} if workers else {}
-    return DataLoader(dataset, batch_size=None, num_workers=workers, pin_memory=torch.cuda.is_available(), **ahead)  # type: ignore[arg-type]
+    ahead: dict[str, Any] = {"prefetch_factor": 4} if workers else {}
+    pinned = torch.cuda.is_available()
+    return DataLoader(dataset, batch_size=None, num_workers=workers, pin_memory=pinned, **ahead)

@@ -18,16 +18,17 @@ from torch import Tensor
 
 from kimi_nb.files import write_json
 from kimi_nb.nano.shape import SHAPE
-from kimi_nb.nano.training.batches import Batches
+from kimi_nb.nano.training.batches import ROW, Batches
 from kimi_nb.nano.training.network import Network
 from kimi_nb.nano.training.text import NEVER, WRITTEN
 
 __all__ = ["fit"]
 
+CHECKPOINT, CURVE = "checkpoint.pt", "losses.json"
 PROMPT_WEIGHT = 0.1
-"""How much a token of the prompt counts against one of the answer: reading helps copying, but is not the aim."""
+"""How much a token of the prompt counts against one of the answer: reading helps, but is not the aim."""
 BIAS_STEP = 1e-3
-"""How far an expert's bias moves each step towards an even load (DeepSeek-V3's way of balancing, no extra loss)."""
+"""How far an expert's bias moves each step towards an even load (DeepSeek-V3's way, with no extra loss)."""
 
 
 def _mask(owner: Tensor) -> Tensor:
@@ -40,7 +41,8 @@ def _mask(owner: Tensor) -> Tensor:
 def _loss(network: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     logits, load = network(batch["tokens"], batch["positions"], _mask(batch["owner"]))
     # The last token of a conversation is followed by another's first: the weight of that target is 0.
-    losses = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch["tokens"][:, 1:].flatten().long(), reduction="none")
+    targets = batch["tokens"][:, 1:].flatten().long()
+    losses = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets, reduction="none")
     learnt = batch["learn"][:, 1:].flatten()
     same = (batch["owner"][:, 1:] == batch["owner"][:, :-1]).flatten()
     weight = torch.where(learnt == WRITTEN, 1.0, PROMPT_WEIGHT) * same * (learnt != NEVER)
@@ -62,7 +64,58 @@ def _rate(step: int, gone: float, peak: float) -> float:
     return peak * min(1.0, max(0.01, (1 - gone) / (1 - fall)))
 
 
-def fit(out: Path, *, steps: int, rows: int, peak: float, seed: int, workers: int, limit_s: float = math.inf, start: Path | None = None) -> dict[str, Any]:
+def _optimiser(network: Network, peak: float) -> torch.optim.Optimizer:
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    vectors = [p for p in network.parameters() if p.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95), fused=network.angles.is_cuda)
+
+
+def _balance(network: Network, load: Tensor) -> None:
+    """Move each expert's bias a little towards an even load."""
+    even = SHAPE.n_expert_used / SHAPE.n_expert
+    with torch.no_grad():
+        for number, shares in enumerate(load):
+            name = f"blk.{SHAPE.n_layer_dense_lead + number}.exp_probs_b.bias"
+            network.tensor(name).add_(torch.sign(even - shares), alpha=BIAS_STEP)
+
+
+def _resume(
+    folder: Path, network: Network, optimiser: torch.optim.Optimizer, start: Path | None
+) -> tuple[int, list[Any]]:
+    """Load what an earlier run left in ``folder``, or else the weights of ``start``."""
+    checkpoint, device = folder / CHECKPOINT, network.angles.device
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        network.load_state_dict(saved["network"])
+        optimiser.load_state_dict(saved["optimiser"])
+        return saved["step"], json.loads((folder / CURVE).read_text(encoding="utf-8"))["losses"]
+    if start is not None:
+        network.load_state_dict(torch.load(start, map_location=device, weights_only=True)["network"])
+    return 0, []
+
+
+def _save(
+    folder: Path, network: Network, optimiser: torch.optim.Optimizer, done: int, history: list[Any]
+) -> None:
+    temporary = folder / f"{CHECKPOINT}.tmp"
+    state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": done}
+    torch.save(state, temporary)
+    temporary.replace(folder / CHECKPOINT)
+    write_json(folder / CURVE, {"columns": ["step", "answer_loss", "valid_answer_loss"], "losses": history})
+
+
+def fit(
+    out: Path,
+    *,
+    steps: int,
+    rows: int,
+    peak: float,
+    seed: int,
+    workers: int,
+    limit_s: float = math.inf,
+    start: Path | None = None,
+) -> dict[str, Any]:
     """Train and leave ``checkpoint.pt`` and ``losses.json`` in ``out``; continue from them where they exist.
 
     Args:
@@ -72,7 +125,7 @@ def fit(out: Path, *, steps: int, rows: int, peak: float, seed: int, workers: in
         peak: The highest learning rate of AdamW.
         seed: Seed of weights and conversations.
         workers: Processes that write conversations.
-        limit_s: Seconds allowed; the learning rate falls in time to end by then, if the steps do not end first.
+        limit_s: Seconds allowed; the learning rate falls in time to end by then, if not by the steps.
         start: A checkpoint whose weights a new training starts from; none for random weights.
 
     Returns:
@@ -83,61 +136,45 @@ def fit(out: Path, *, steps: int, rows: int, peak: float, seed: int, workers: in
     torch.set_float32_matmul_precision("high")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = Network(SHAPE, seed).to(device)
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95), fused=device == "cuda")
-    checkpoint, curve = out / "checkpoint.pt", out / "losses.json"
-    done, history = 0, []
-    if start is not None and not checkpoint.exists():
-        network.load_state_dict(torch.load(start, map_location=device, weights_only=True)["network"])
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        network.load_state_dict(saved["network"])
-        optimiser.load_state_dict(saved["optimiser"])
-        done, history = saved["step"], json.loads(curve.read_text())["losses"]
+    optimiser = _optimiser(network, peak)
+    done, history = _resume(out, network, optimiser, start)
     train = iter(Batches("train", rows, seed, start=done, workers=workers))
-    valid = [next(iter(Batches("valid", min(rows, 16), seed, workers=0)))]
+    valid = next(iter(Batches("valid", min(rows, 16), seed, workers=0)))
     fast = torch.compile(network) if device == "cuda" else network
+    halves = torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
     started = time.monotonic()
 
     def move(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
-    def save() -> None:
-        state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": done}
-        torch.save(state, checkpoint.with_suffix(".tmp"))
-        checkpoint.with_suffix(".tmp").replace(checkpoint)
-        write_json(curve, {"columns": ["step", "answer_loss", "valid_answer_loss"], "losses": history})
-
     while done < steps and time.monotonic() - started < limit_s:
+        gone = max(done / steps, (time.monotonic() - started) / limit_s)
         for group in optimiser.param_groups:
-            group["lr"] = _rate(done, max(done / steps, (time.monotonic() - started) / limit_s), peak)
-        batch = move(next(train))
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            loss, answer, load = _loss(fast, batch)
+            group["lr"] = _rate(done, gone, peak)
+        with halves:
+            loss, answer, load = _loss(fast, move(next(train)))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            even = SHAPE.n_expert_used / SHAPE.n_expert
-            for number, shares in enumerate(load):
-                name = f"blk.{SHAPE.n_layer_dense_lead + number}.exp_probs_b.bias"
-                network.tensor(name).add_(torch.sign(even - shares), alpha=BIAS_STEP)
+        _balance(network, load)
         done += 1
         if done % 100 == 0 or done == steps:
-            with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                held = float(sum(_loss(network, move(batch))[1] for batch in valid) / len(valid))
+            with torch.no_grad(), halves:
+                held = float(_loss(network, move(valid))[1])
             history.append([done, round(float(answer), 5), round(held, 5)])
-            print(f"step {done}/{steps} answer {float(answer):.4f} valid {held:.4f} "
-                  f"load {float(load.min()):.3f}-{float(load.max()):.3f} {time.monotonic() - started:.0f} s", flush=True)  # fmt: skip
+            print(
+                f"step {done}/{steps} answer {float(answer):.4f} valid {held:.4f} "
+                f"load {float(load.min()):.3f}-{float(load.max()):.3f} {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
             if not math.isfinite(float(answer)):
                 raise SystemExit("the loss is not a number; lower --peak")
         if done % 2000 == 0:
-            save()
-    save()
-    return {"steps": done, "tokens": done * rows * 1024, "seconds": time.monotonic() - started, "last": history[-1:]}
+            _save(out, network, optimiser, done, history)
+    _save(out, network, optimiser, done, history)
+    seconds = time.monotonic() - started
+    return {"steps": done, "tokens": done * rows * ROW, "seconds": seconds, "last": history[-1:]}
 
 
 def main() -> None:

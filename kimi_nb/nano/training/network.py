@@ -1,7 +1,8 @@
 """nano's forward pass in PyTorch, equal to llama.cpp's ``deepseek2`` graph.
 
-Parameters carry the GGUF tensors' names and shapes, so exporting is copying. The equality is tested: the same file's
-logits from llama.cpp and from here, in 32 bits. Where a comment names a file, it is llama.cpp's.
+Parameters carry the GGUF tensors' names and shapes, so exporting is copying. The equality is measured
+(``benchmarks/parity_nano.py``): the same file's logits from llama.cpp and from here, in 32 bits. Where a
+comment names a file, it is llama.cpp's.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Network(nn.Module):
                 value = torch.ones(spec.shape)
             else:
                 scale = 0.02 if spec.name == "token_embd.weight" else spec.fan_in**-0.5
-                if spec.name.endswith(("attn_output.weight", "ffn_down.weight", "ffn_down_exps.weight", "ffn_down_shexp.weight")):
+                if "attn_output" in spec.name or "ffn_down" in spec.name:
                     scale /= math.sqrt(2 * shape.n_layer)
                 value = torch.randn(spec.shape, generator=generator) * scale
             self.weights[_key(spec.name)] = nn.Parameter(value)
@@ -67,8 +68,8 @@ class Network(nn.Module):
             mask: Which earlier tokens each token may see, bool, ``[batch, 1, time, time]``.
 
         Returns:
-            Logits ``[batch, time, vocabulary]`` and, for each layer with experts, the share of tokens that chose each
-            expert, ``[layers, experts]``.
+            Logits ``[batch, time, vocabulary]`` and, for each layer with experts, the share of tokens that
+            chose each expert, ``[layers, experts]``.
         """
         shape = self.shape
         angle = positions[..., None].float() * self.angles  # [batch, time, n_rot / 2]
@@ -121,11 +122,13 @@ class Network(nn.Module):
         # The gate is 32-bit in the file and in llama.cpp; so it is here, also under autocast.
         with torch.autocast(x.device.type, enabled=False):
             chance = torch.sigmoid(x.float() @ self.tensor(f"{block}.ffn_gate_inp.weight").T)
-            chosen = (chance + self.tensor(f"{block}.exp_probs_b.bias")).topk(shape.n_expert_used, dim=-1).indices
+            wanted = chance + self.tensor(f"{block}.exp_probs_b.bias")
+            chosen = wanted.topk(shape.n_expert_used, dim=-1).indices
             picked = torch.zeros_like(chance).scatter(-1, chosen, 1.0)
             weight = chance * picked
-            weight = weight / weight.sum(-1, keepdim=True).clamp(min=6.103515625e-5) * shape.expert_weights_scale
-        # Every expert is computed and the unused ones get weight 0: for ten small experts that beats gathering.
+            weight = weight / weight.sum(-1, keepdim=True).clamp(min=6.103515625e-5)
+            weight = weight * shape.expert_weights_scale
+        # Every expert is computed, the unused ones with weight 0: for ten small ones that beats gathering.
         gate, up, down = (self.tensor(f"{block}.ffn_{part}_exps.weight") for part in ("gate", "up", "down"))
         hidden = F.silu(torch.einsum("btd,efd->btef", x, gate)) * torch.einsum("btd,efd->btef", x, up)
         out = torch.einsum("btef,edf->btd", hidden * weight[..., None].to(hidden.dtype), down)
@@ -135,7 +138,7 @@ class Network(nn.Module):
 def _yarn_angles(shape: NanoShape) -> Tensor:
     """Return the angle per position of each rotary pair, ``[n_rot / 2]`` (ggml: rope_yarn with ext_factor 1).
 
-    YaRN's magnitude factor cancels for models with ``yarn_log_mul`` (llama-context.cpp), so only angles change.
+    YaRN's magnitude factor cancels for models with ``yarn_log_mul`` (llama-context.cpp): only angles change.
     """
     pairs = torch.arange(0, shape.n_rot, 2).float()
     fast = shape.rope_freq_base ** (-pairs / shape.n_rot)

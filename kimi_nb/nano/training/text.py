@@ -20,12 +20,12 @@ READ, WRITTEN, NEVER = 0, 1, 2
 def pieces(sample: Sample) -> list[tuple[str, bool]]:
     """Return a conversation's text in Kimi's format, in pieces, each with whether the model writes it.
 
-    Joined up to a piece that the model writes, the text is the prompt llama-server makes of the messages before it;
-    ``tests/test_nano_training.py`` holds it to that.
+    Joined up to a piece that the model writes, the text is the prompt llama-server makes of the messages
+    before it; ``tests/test_nano_training.py`` holds it to that.
     """
     start = max(number for number, message in enumerate(sample.messages) if message["role"] == "user")
-    finished = [n for n, m in enumerate(sample.messages) if m["role"] == "assistant" and "tool_calls" not in m]
-    last_answer = max((number for number in finished if number < start), default=-1)
+    answers = (n for n, m in enumerate(sample.messages) if m["role"] == "assistant" and "tool_calls" not in m)
+    last_answer = max((number for number in answers if number < start), default=-1)
     text = ""
     done: list[tuple[str, bool]] = []
     if sample.tools:
@@ -40,8 +40,8 @@ def pieces(sample: Sample) -> list[tuple[str, bool]]:
             case "user":
                 text += f"{prompt.IM_USER}user{prompt.IM_MIDDLE}{content}{prompt.IM_END}"
             case "tool":
-                text += f"{prompt.IM_SYSTEM}tool{prompt.IM_MIDDLE}## Return of {message['tool_call_id']}\n{content}"
-                text += prompt.IM_END
+                text += f"{prompt.IM_SYSTEM}tool{prompt.IM_MIDDLE}## Return of {message['tool_call_id']}\n"
+                text += f"{content}{prompt.IM_END}"
             case _:
                 text += f"{prompt.IM_ASSISTANT}assistant{prompt.IM_MIDDLE}{prompt.THINK_BEGIN}"
                 thought = message["reasoning_content"] if sample.thinking and number > last_answer else ""
@@ -61,18 +61,18 @@ def pieces(sample: Sample) -> list[tuple[str, bool]]:
 def _calls(message: dict[str, Any]) -> str:
     if not message.get("tool_calls"):
         return ""
-    inner = "".join(
-        f"{prompt.CALL_BEGIN}{call['id']}{prompt.CALL_ARGUMENT_BEGIN}{call['function']['arguments']}{prompt.CALL_END}"
-        for call in message["tool_calls"]
-    )
+    inner = ""
+    for call in message["tool_calls"]:
+        arguments = call["function"]["arguments"]
+        inner += f"{prompt.CALL_BEGIN}{call['id']}{prompt.CALL_ARGUMENT_BEGIN}{arguments}{prompt.CALL_END}"
     return f"{prompt.CALLS_BEGIN}{inner}{prompt.CALLS_END}"
 
 
 def tokens_of(sample: Sample) -> tuple[list[int], list[int]]:
     """Return a conversation's tokens, and for each :data:`READ`, :data:`WRITTEN` or :data:`NEVER`.
 
-    A ``</think>`` that the template puts in (instant mode, earlier answers) is never to be predicted: learning to
-    expect it, however little, would make the model stop thinking now and then when it is to think.
+    A ``</think>`` that the template puts in (instant mode, earlier answers) is never to be predicted: were it
+    expected, however little, the model would now and then stop thinking when it is to think.
     """
     tokens: list[int] = []
     learn: list[int] = []

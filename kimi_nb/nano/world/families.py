@@ -78,6 +78,7 @@ def _identifier(rng: random.Random, split: Split) -> str:
 
 def any_path(rng: random.Random, split: Split) -> str:
     """Return the path of a source file."""
+
     def name() -> str:
         stem = rng.choice(words.CODE_NOUNS) if rng.random() < 0.6 else made_up(rng, split, syllables=(1, 2))
         return f"{rng.choice(words.FOLDERS)}/{stem}.{rng.choice(['py', 'py', 'cpp', 'md', 'rs', 'js'])}"
@@ -86,7 +87,9 @@ def any_path(rng: random.Random, split: Split) -> str:
 
 
 def _code(rng: random.Random, split: Split) -> str:
-    return draw(lambda: "".join(rng.choice("ABCDEFGHKLMNPRSTUVWXYZ") for _ in range(rng.randint(3, 4))), split)
+    return draw(
+        lambda: "".join(rng.choice("ABCDEFGHKLMNPRSTUVWXYZ") for _ in range(rng.randint(3, 4))), split
+    )
 
 
 def _order(rng: random.Random, split: Split) -> str:
@@ -145,7 +148,9 @@ def _value(key: str, low: int, high: int, say: str) -> Callable[[random.Random, 
 def _done(say: str, field: str = "id") -> Callable[[random.Random, Split, Arguments], Any]:
     def answer(rng: random.Random, split: Split, values: Arguments) -> tuple[Any, str, tuple[str, ...]]:
         mark = _order(rng, split)
-        told: Any = [{field: mark, "ok": True}, {"status": "done", field: mark}, {field: mark}][rng.randrange(3)]
+        told: Any = [{field: mark, "ok": True}, {"status": "done", field: mark}, {field: mark}][
+            rng.randrange(3)
+        ]
         return told, say.format(mark, **values), (mark,)
 
     return answer
@@ -303,4 +308,3 @@ FAMILIES = (
             "Give me the news about {topic}.", "I need news about {topic}.", "Please find the headlines about {topic}.", "Can you show me news about {topic}?"),
            _text("headline", "The latest about {topic}: {0}.", _phrase), "news"),
 )  # fmt: skip
-

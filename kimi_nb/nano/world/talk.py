@@ -88,7 +88,14 @@ def fact(rng: random.Random, split: Split) -> Sample:
     """Return a question about Kimi K2.5 or about running it."""
     chosen = rng.choice(FACTS)
     question = rng.choice(templates(chosen.questions, split))
-    return _ask(rng, wrapped(rng, question), chosen.answer, f"The user asks about {chosen.topic}. I know this.", "facts", chosen.answer)
+    return _ask(
+        rng,
+        wrapped(rng, question),
+        chosen.answer,
+        f"The user asks about {chosen.topic}. I know this.",
+        "facts",
+        chosen.answer,
+    )
 
 
 _SUMS = (

@@ -122,7 +122,9 @@ def single(rng: random.Random, split: Split) -> Sample:
     told, answer, must = family.answer(rng, split, values)
     kind = "tool.single"
     if rng.random() < 0.12:
-        fault = rng.choice(["not found", "timeout", "service down", "no access", "rate limit", "unknown value"])
+        fault = rng.choice(
+            ["not found", "timeout", "service down", "no access", "rate limit", "unknown value"]
+        )
         told = [{"error": fault}, f"error: {fault}", {"ok": False, "error": fault}][rng.randrange(3)]
         answer, must, kind = f"The tool {offer.name} failed: {fault}.", (offer.name, fault), "tool.error"
     messages = [
@@ -197,7 +199,11 @@ def chain(rng: random.Random, split: Split) -> Sample:
         "function": {
             "name": reader,
             "description": rng.choice(["Read a file", "Show a file's text", "Return the text of a file"]),
-            "parameters": {"type": "object", "properties": {argument: {"type": "string"}}, "required": [argument]},
+            "parameters": {
+                "type": "object",
+                "properties": {argument: {"type": "string"}},
+                "required": [argument],
+            },
         },
     }
     values = offer.values(rng, split)
@@ -205,8 +211,14 @@ def chain(rng: random.Random, split: Split) -> Sample:
     text = f"def {values['query']}(): return {rng.choice(words.CODE_NOUNS)}"
     found = [[{"file": path, "line": line}], {"matches": [{"path": path, "line": line}]}][rng.randrange(2)]
     messages = [
-        {"role": "user", "content": wrapped(rng, rng.choice(templates(_CHAIN, split))).format(values["query"])},
-        call([offer.call(values)], thought=f"First I find {values['query']} with {offer.name}, then I read the file."),
+        {
+            "role": "user",
+            "content": wrapped(rng, rng.choice(templates(_CHAIN, split))).format(values["query"]),
+        },
+        call(
+            [offer.call(values)],
+            thought=f"First I find {values['query']} with {offer.name}, then I read the file.",
+        ),
         result(offer.name, 0, found),
         call([(reader, {argument: path})], first=1, thought=f"It is in {path}. I read it with {reader}."),
         result(reader, 1, text),
@@ -232,7 +244,16 @@ def unsuitable(rng: random.Random, split: Split) -> Sample:
     return _sample("tool.none", rng, offers, messages, f"no tool for {family.noun}")
 
 
-_WEATHER_ZH = ("{0}天气怎么样？", "{0}今天天气如何？", "请告诉我{0}的天气。", "查一下{0}的天气。", "{0}现在冷吗？", "今天{0}天气怎么样？", "请查一下{0}的天气。", "{0}现在天气怎么样？")
+_WEATHER_ZH = (
+    "{0}天气怎么样？",
+    "{0}今天天气如何？",
+    "请告诉我{0}的天气。",
+    "查一下{0}的天气。",
+    "{0}现在冷吗？",
+    "今天{0}天气怎么样？",
+    "请查一下{0}的天气。",
+    "{0}现在天气怎么样？",
+)
 _WEATHER_AR = ("كيف الطقس في {0}؟", "ما حال الطقس في {0}؟", "أخبرني عن الطقس في {0}.", "هل الجو بارد في {0}؟",
                "ما الطقس اليوم في {0}؟", "كيف الجو في {0}؟", "كيف الطقس اليوم في {0}؟", "ما الطقس في {0}؟",
                "كيف حال الطقس في {0}؟")  # fmt: skip
@@ -272,7 +293,9 @@ def again(rng: random.Random, split: Split) -> Sample:
         messages += [
             {"role": "user", "content": _question(rng, split, family, values)},
             call(
-                [offer.call(values)], first=number, thought=f"The user asks about {family.noun}. I call {offer.name}."
+                [offer.call(values)],
+                first=number,
+                thought=f"The user asks about {family.noun}. I call {offer.name}.",
             ),
             result(offer.name, number, told),
             said(answer, thought="I have the result."),
@@ -282,7 +305,9 @@ def again(rng: random.Random, split: Split) -> Sample:
 
 def mixed(rng: random.Random, split: Split) -> Sample:
     """Return a question that takes calls of two different tools at once."""
-    weather, clock = (next(family for family in FAMILIES if family.key == key) for key in ("weather", "clock"))
+    weather, clock = (
+        next(family for family in FAMILIES if family.key == key) for key in ("weather", "clock")
+    )
     offers = _offers(rng, split, weather, clock)
     city = any_city(rng, split)
     told = [family.answer(rng, split, {"city": city}) for family in (weather, clock)]

@@ -33,8 +33,27 @@ __all__ = [
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-_BEFORE = ("Hi, ", "Hello! ", "Please: ", "OK, ", "Now, ", "Quick question: ", "Hey, ", "So, ", "Next: ", "Well, ")
-_AFTER = (" Thanks.", " Thank you!", " Thanks!", " I am curious.", " It is urgent.", " Be quick.", " Just asking.")
+_BEFORE = (
+    "Hi, ",
+    "Hello! ",
+    "Please: ",
+    "OK, ",
+    "Now, ",
+    "Quick question: ",
+    "Hey, ",
+    "So, ",
+    "Next: ",
+    "Well, ",
+)
+_AFTER = (
+    " Thanks.",
+    " Thank you!",
+    " Thanks!",
+    " I am curious.",
+    " It is urgent.",
+    " Be quick.",
+    " Just asking.",
+)
 
 
 def wrapped(rng: random.Random, phrasing: str) -> str:
@@ -164,7 +183,9 @@ PEOPLE = (
     "Grace Hana Hugo Ines Ivan Jana Jonas Julia Karim Kenji Lara Leo Lina Luca Maya Mei Milo Nadia Nina Noah Olga "
     "Omar Paula Pavel Priya Ravi Rosa Sami Sara Sofia Tariq Theo Tomas Uma Vera Victor Wei Yara Yusuf Zoe"
 ).split()
-SKIES = "sun|clouds|light rain|heavy rain|snow|fog|wind|a clear sky|thunder|drizzle|hail|light snow".split("|")
+SKIES = "sun|clouds|light rain|heavy rain|snow|fog|wind|a clear sky|thunder|drizzle|hail|light snow".split(
+    "|"
+)
 CODE_VERBS = "parse load save read write build check make find merge split open close send fetch sort pack scan".split()
 CODE_NOUNS = (
     "header config model token cache plan server log key file shard tensor layer batch prompt chat tool user route "
