@@ -1,8 +1,8 @@
 """Judge nano on held-out conversations, through llama-server and the openai package.
 
 ``python benchmarks/judge_nano.py [--samples N] [--model FILE] [--sampled]``. The conversations use phrasings
-and names that training never saw. Each assistant message is asked for with the true conversation before it, at
-temperature 0 or with the sampling that Kimi's makers recommend.
+and names that training never saw. Each assistant message is asked for with the true conversation before
+it, at temperature 0 or with the sampling that Kimi's makers recommend.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ from kimi_nb.model import catalog
 from kimi_nb.model.prompt import render
 from kimi_nb.nano import nano_path
 from kimi_nb.plan import Settings
-from kimi_nb.show import table
+from kimi_nb.tables import texts
 
 # %% [markdown]
 # ## What the model sees
@@ -89,7 +89,7 @@ from kimi_nb.show import table
 # %%
 messages = [{"role": "user", "content": question}]
 prompts = {"thinking": render(messages), "instant": render(messages, thinking=False)}
-table(["mode", "the prompt"], prompts.items(), "What the model is given")
+texts(["mode", "the prompt"], prompts.items(), "What the model is given")
 
 # %% [markdown]
 # You wrote no system message, so the template put Kimi's own in front. A GGUF file carries its template inside; nano's is written for this project and makes Kimi K2.5's format.
@@ -179,7 +179,7 @@ def seconds(value):
     return None if value is None else f"{value:.3f} s"
 
 
-table(
+texts(
     ["", "thinking", "instant"],
     [
         both("reasoning", lambda reply: reply.reasoning or "(none)"),
@@ -231,7 +231,7 @@ def try_switch(fields):
     return "still thinks" if thought else "does not think", thought or message.content
 
 
-table(
+texts(
     ["what was sent", "the model", "first words"],
     [(json.dumps(fields) if fields else "(no switch)", *try_switch(fields)) for fields in switches],
     "Which switch turns thinking off",
@@ -246,7 +246,7 @@ rows = [
     (mode.name, *(json.dumps(mode.request_fields(kind), indent=1) for kind in kinds))
     for mode in catalog().models["kimi-k2.5"].modes
 ]
-table(["mode", *kinds], rows, "What Chat sends for Kimi K2.5")
+texts(["mode", *kinds], rows, "What Chat sends for Kimi K2.5")
 
 # %% [markdown]
 # ## Sampling
@@ -279,7 +279,7 @@ for said in ("Hello!", question, "Thank you!"):
     conversation.append(assistant_message(reply))
     rows.append((said, reply.content, reply.usage.prompt_tokens, reply.usage.cached_tokens))
 
-table(["you", "the model", "tokens in the prompt", "of them cached"], rows, "Three turns")
+texts(["you", "the model", "tokens in the prompt", "of them cached"], rows, "Three turns")
 
 # %% [markdown]
 # ## When the answer is empty
@@ -302,15 +302,14 @@ for hint in cut.hints:
 
 # %%
 class Sum(BaseModel):
-    """A sum and its result."""
+    """A sum, written out."""
 
-    sum: str = Field(pattern="^[0-9]+ [+] [0-9]+ = [0-9]{1,3}$")
-    result: int = Field(ge=0, le=999)
+    sum: str = Field(pattern="^[0-9] [+] [0-9] = [0-9]{1,2}$")
 
 
 schema = {"type": "json_schema", "json_schema": {"name": "sum", "schema": Sum.model_json_schema()}}
 ignored = chat.ask(
-    "What is 17 + 25?",
+    "What is 3 + 4?",
     mode="instant",
     max_tokens=max_tokens,
     extra_body={"response_format": schema},
@@ -331,16 +330,16 @@ rows = []
 for mode in ("thinking", "instant"):
     try:
         held = ask_structured(
-            chat, "What is 17 + 25?", Sum, mode=mode, think_tokens=max_tokens, max_tokens=128, **steadily
+            chat, "What is 3 + 4?", Sum, mode=mode, think_tokens=max_tokens, max_tokens=128, **steadily
         )
         rows.append((mode, held.way, held.reply.content, repr(held.value)))
     except EngineError as error:
         rows.append((mode, "-", str(error), "-"))
 
-table(["mode", "how it was held", "the answer", "as a Python object"], rows, "Held to the schema")
+texts(["mode", "how it was held", "the answer", "as a Python object"], rows, "Held to the schema")
 
 # %% [markdown]
-# A grammar guarantees the *shape*. Whether the numbers in it are right is up to the model, and nano, which never learnt JSON, may well put a wrong `result` into the right place. Bound lengths and ranges in the schema, so that an answer always comes to an end.
+# A grammar guarantees the *shape*. Whether the numbers in it are right is up to the model, and nano, which never learnt JSON, may well put a wrong number into the right place. Bound lengths and ranges in the schema, so that an answer always comes to an end.
 #
 # ## Stop the engine
 #

@@ -66,7 +66,7 @@ import psutil
 from kimi_nb.engine import LlamaServer
 from kimi_nb.nano import nano_path
 from kimi_nb.plan import Settings
-from kimi_nb.show import table
+from kimi_nb.tables import texts
 
 # %% [markdown]
 # ## Start a server, and watch it come up
@@ -146,7 +146,7 @@ with httpx2.Client(trust_env=False, timeout=60) as web:
         ),
     ]
 
-table(["request", "status", "begins with"], [(what, got.status_code, got.text[:70]) for what, got in tries])
+texts(["request", "status", "begins with"], [(what, got.status_code, got.text[:70]) for what, got in tries])
 
 # %% [markdown]
 # Do not print the key in a notebook: outputs are saved, and get shared. To choose it yourself, put it into an environment variable and pass `api_key=os.environ["MY_KEY"]`.
@@ -243,7 +243,7 @@ with ThreadPoolExecutor(2) as people:
     each = [one.result() for one in asked]
     together = time.monotonic() - start
 
-table(["slot", "its context in tokens", "busy"], slots, "While two requests ran")
+texts(["slot", "its context in tokens", "busy"], slots, "While two requests ran")
 
 # %%
 print(f"one request alone: {tokens} tokens in {alone:.2f} s, {tokens / alone:.0f} tokens/s")
@@ -268,7 +268,7 @@ meaning = {
     "requests_processing": "requests being answered now",
     "requests_deferred": "requests that wait for a slot",
 }
-table(["counter", "means", "value"], [(name, text, f"{metrics[name]:g}") for name, text in meaning.items()])
+texts(["counter", "means", "value"], [(name, text, f"{metrics[name]:g}") for name, text in meaning.items()])
 
 # %% [markdown]
 # ## Stop it, even in the middle of an answer

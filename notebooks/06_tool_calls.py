@@ -84,7 +84,7 @@ from kimi_nb.model import encode_tools
 from kimi_nb.model.prompt import render
 from kimi_nb.nano import nano_path
 from kimi_nb.plan import Settings
-from kimi_nb.show import table
+from kimi_nb.tables import texts
 
 # %% [markdown]
 # ## Start an engine
@@ -345,10 +345,10 @@ for text in ('{"city": "Rome"}', '{"city": 3}', "{}", '{"city": "Rome", "when": 
     except ArgumentsError as error:
         rows.append((text, "refused", error))
 
-table(["what a model might write", "", "result"], rows, "Checked before anything runs")
+texts(["what a model might write", "", "result"], rows, "Checked before anything runs")
 
 # %% [markdown]
-# While nano writes a call, llama-server already holds it to the schema, so such mistakes are rare there; other engines need not do that. A schema cannot say everything, though. This tool knows two cities, and only Python knows that. The loop refuses the call, tells the model, and gives up after two tries, because we set `max_steps=2`.
+# While nano writes a call, llama-server already holds it to the schema, so such mistakes are rare there; other engines need not do that. A schema cannot say everything, though. This tool knows two cities, and only Python knows that. The loop refuses the call and tells the model why; `max_steps=2` keeps a stubborn one from trying for ever. What nano then says is of no use, but the function was not touched.
 
 
 # %%
@@ -408,14 +408,14 @@ def person(says):
 question = "Create a high priority ticket: budget review."
 for says in (False, True):
     print("The person says", "yes:" if says else "no:")
-    run = tool_loop(chat, question, [create_ticket], approve=person(says), limits=limits, **options)
+    run = tool_loop(chat, question, [create_ticket], approve=person(says), limits=few, **options)
     for call in run.calls:
         print(f"  {call.id} {call.arguments}: {call.outcome}")
-    print("  the model says:", run.answer)
+    print("  the model says:", run.answer or f"nothing (stopped: {run.stopped})")
     print("  tickets really created:", sent, "\n")
 
 # %% [markdown]
-# Look at the first answer again. nano was never taught what a refusal is, and may claim that it created a ticket; none was. What happened is in the trace and in your own records, never in what a model says.
+# Look at the refusal again. nano was never taught what one is: it may ask again, or even claim that it created a ticket. None was. What happened is in the trace and in your own records, never in what a model says.
 #
 # In a notebook of your own, ask a real person:
 #

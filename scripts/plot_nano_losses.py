@@ -30,8 +30,8 @@ def main() -> None:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        'font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}">',
+        "<style>text { font: 12px sans-serif }</style>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{LEFT}" y="22">nano: loss for each token it is to write (log scale)</text>',
     ]
@@ -46,8 +46,7 @@ def main() -> None:
         )
     parts += [
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">step</text>',
-        f'<line x1="{x(ends[0]):.1f}" x2="{x(ends[0]):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" '
-        'stroke="#888" stroke-dasharray="4 3"/>',
+        f'<path d="M{x(ends[0]):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#888" stroke-dasharray="4 3"/>',
         f'<text x="{x(ends[0]) + 6:.1f}" y="{TOP + 12}">second stage</text>',
     ]
     for place, (name, colour) in enumerate(COLOURS.items()):

@@ -73,7 +73,7 @@ def _to_part(entry: Entry, look: Checked, file: RemoteFile, good: Good) -> None:
             held.enter_context(Lock(lock_of(own)))
         locked = held.enter_context(PartFile(part, file.key, file.size))
         real = look.path.resolve()
-        # Another process may have repaired it meanwhile; what is a file somewhere else too is not ours to write.
+        # Another process may have repaired it meanwhile; what is a file elsewhere too is not ours to write.
         ours = real.exists() and Stamp.of(real) == look.stamp and real.stat().st_nlink == 1
         if ours and locked.here() < sum(stop - start for start, stop in good):
             part.unlink()

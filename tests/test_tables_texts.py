@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from kimi_nb.show import table
+from kimi_nb.tables import texts
 
 
 class _Cells(HTMLParser):
@@ -32,7 +32,7 @@ TEXTS = ["<|im_end|>", "a\nb | c", "<script>alert(1)</script>", '你好 "مرح�
 def test_every_text_arrives_as_it_was() -> None:
     """Kimi's special tokens look like tags, and a model may write anything."""
     page = _Cells()
-    page.feed(table(["what", "text"], enumerate(TEXTS), "A <caption>")._repr_html_())
+    page.feed(texts(["what", "text"], enumerate(TEXTS), "A <caption>")._repr_html_())
     assert page.cells[0] == "A <caption>"
     assert page.cells[1:3] == ["what", "text"]
     assert page.cells[4::2] == TEXTS
@@ -41,7 +41,7 @@ def test_every_text_arrives_as_it_was() -> None:
 
 def test_rows_are_named_for_screen_readers() -> None:
     """A cell is announced with its row and its column only when those are marked as headings."""
-    shown = table(["mode", "answer"], [["instant", "yes"]])._repr_html_()
+    shown = texts(["mode", "answer"], [["instant", "yes"]])._repr_html_()
     assert '<th scope="row"' in shown
     assert '<th scope="col"' in shown
     assert "<caption>" not in shown
@@ -50,7 +50,7 @@ def test_rows_are_named_for_screen_readers() -> None:
 def test_as_text_nothing_is_missing() -> None:
     """A terminal, a log and the plain form of an executed notebook show the text form."""
     shown = repr(
-        table(["mode", "answer", "seconds"], [["thinking", "a\nb", 1.5], ["instant", None, 2]], "Both")
+        texts(["mode", "answer", "seconds"], [["thinking", "a\nb", 1.5], ["instant", None, 2]], "Both")
     )
     expected = (
         "Both\nmode: thinking\n  answer: a\n    b\n  seconds: 1.5\nmode: instant\n  answer: -\n  seconds: 2"
@@ -61,4 +61,4 @@ def test_as_text_nothing_is_missing() -> None:
 def test_a_row_of_another_length_is_refused() -> None:
     """A cell that silently moved under another heading would say something false."""
     with pytest.raises(ValueError, match="row 1 has 1 cells, and there are 2 headings"):
-        table(["a", "b"], [[1, 2], [3]])
+        texts(["a", "b"], [[1, 2], [3]])
