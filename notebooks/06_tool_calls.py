@@ -169,7 +169,8 @@ for call in first.tool_calls:
 outputs = []
 for call in first.tool_calls:
     arguments = get_weather.check(call.arguments)
-    outputs.append(json.dumps(get_weather(**arguments)))
+    # Compact, as tool_loop writes it too: the form that Kimi and nano have seen most.
+    outputs.append(json.dumps(get_weather(**arguments), separators=(",", ":")))
     print(f"{call.name}(**{arguments}) returned {outputs[-1]}")
 
 # %% [markdown]
