@@ -1,6 +1,12 @@
 """Shared parts of the tests: the real llama.cpp programs, and nano on a real llama-server."""
 
+import signal
+
 import pytest
+
+# A shell that starts us in the background leaves SIGINT ignored, and every process we start would inherit that: the
+# tests of Ctrl-C would then wait for ever. With a handler here, what we start gets the default again.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

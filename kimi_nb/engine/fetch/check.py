@@ -114,14 +114,14 @@ class _Look:
             return Checked(file, path, Verdict.WHOLE)
         try:
             stamp = Stamp.of(path)
-        except FileNotFoundError:
+            if not path.is_file():
+                return Checked(file, path, Verdict.OTHER, "it is not a file")
+            found = self._stranger(file, path)
+            if found is None and stamp.size != file.size:
+                found = self._other_size(file, path, stamp.size)
+            return replace(found or self._same_size(file, path), stamp=stamp)
+        except FileNotFoundError:  # now, or since: another process may be repairing it
             return Checked(file, path, Verdict.MISSING)
-        if not path.is_file():
-            return Checked(file, path, Verdict.OTHER, "it is not a file")
-        found = self._stranger(file, path)
-        if found is None and stamp.size != file.size:
-            found = self._other_size(file, path, stamp.size)
-        return replace(found or self._same_size(file, path), stamp=stamp)
 
     def _stranger(self, file: RemoteFile, path: Path) -> Checked | None:
         """Notice at once what no GGUF file begins with."""

@@ -174,7 +174,7 @@ def disk_error(error: OSError, folder: Path, *, size: int = 0, missing: int = 0)
         return too_large(folder, size, "its filesystem or a limit (ulimit -f) forbids it")
     return DownloadError(
         "KNB410",
-        f"cannot write in {folder}",
+        f"cannot read or write in {folder}",
         why=(error.strerror or str(error)).lower(),
         fix=f"Check the disk and the folder's permissions, or choose another with --folder; {KEPT}.",
     )
