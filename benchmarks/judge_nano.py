@@ -39,7 +39,7 @@ def main() -> int:
     args = parser.parse_args()
     targets = TARGETS_SAMPLED if args.sampled else TARGETS
     started = time.monotonic()
-    settings = Settings(ctx_size=4096 * 4, parallel=4)
+    settings = Settings(ctx_size=4096 * 4, parallel=4, threads=1)
     with LlamaServer(args.model or nano_path(), settings=settings, alias="nano") as server:
         tally = examine(server.engine, args.samples, seed=args.seed, sampled=args.sampled)
     where = f"{platform.machine()} {platform.system()}"
