@@ -31,6 +31,7 @@ def server(build, nano, tmp_path_factory):
     from kimi_nb.engine import LlamaServer
     from kimi_nb.plan import Settings
 
-    settings = Settings(ctx_size=8192, parallel=2)
+    # One thread: nano gains little from more, and on a busy machine two wait for each other.
+    settings = Settings(ctx_size=8192, parallel=2, threads=1)
     with LlamaServer(nano, settings=settings, build=build, alias="nano") as running:
         yield running

@@ -356,3 +356,17 @@ def test_threads_end_with_the_download(tmp_path):
             lambda: not [t for t in threading.enumerate() if t.name.startswith(("fetch", "keep", "sync"))]
         )
         assert threading.active_count() <= before + 16  # the hub's own threads still stall
+
+
+@pytest.mark.parametrize("left", [("lock",), ("lock", "journal")])
+def test_what_a_kill_at_the_very_end_leaves_is_cleared_away(tmp_path, left):
+    repo = make_repo(tmp_path / "repos" / REPO, shards=2, mib=1)
+    with FaultyHub(tmp_path / "repos") as hub:
+        entry = fetch(hub, tmp_path / "models")
+        part = entry.files[0].with_name(f".{entry.files[0].name}.{entry.manifest.files[0].key[:12]}.part")
+        for kind in left:
+            part.with_name(f"{part.name}.{kind}").write_text("{}\n")
+        (record,) = (tmp_path / "models" / ".kimi-nb" / "sets").glob("*.json")
+        record.write_text(record.read_text().replace('"complete": true', '"complete": false'))
+        assert fetch(hub, tmp_path / "models").fetched_bytes == 0
+        same_files(repo, tmp_path / "models" / REPO)

@@ -49,7 +49,8 @@ def main(args: argparse.Namespace) -> int:
     model = nano_path()
     say(f"     {model.stat().st_size / 1e6:.1f} MB, ships with this package")
     say("3/4  a real llama-server, a chat and a tool call")
-    with LlamaServer(model, settings=Settings(ctx_size=8192, parallel=1), alias="nano") as server:
+    # One thread: nano gains little from more, and on a busy machine two wait for each other.
+    with LlamaServer(model, settings=Settings(ctx_size=8192, parallel=1, threads=1), alias="nano") as server:
         say(f"     ready at {server.base_url}, with a key of its own")
         tokens_s = _chat(server.engine, say)
         called = _tool(server.engine, say)

@@ -196,7 +196,7 @@ def _plan_json(plan: DownloadPlan) -> dict[str, object]:
 
 
 def _nano(*, as_json: bool) -> int:
-    """Nano is made here: there is nothing to fetch."""
+    """Nano ships with this package: there is nothing to fetch."""
     from kimi_nb.nano import nano_path
 
     path = nano_path()
@@ -208,7 +208,7 @@ def _nano(*, as_json: bool) -> int:
             )
         )
     else:
-        print(f"nano is made on this machine, and verified: {path}")
+        print(f"nano ships with this package, and is verified: {path}")
     return 0
 
 

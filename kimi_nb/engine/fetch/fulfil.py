@@ -11,11 +11,10 @@ from kimi_nb.engine.fetch import trouble
 from kimi_nb.engine.fetch.adopt import hub_cache
 from kimi_nb.engine.fetch.check import Checked, check
 from kimi_nb.engine.fetch.job import FileProgress, Job, Options, Progress, State
-from kimi_nb.engine.fetch.part import journal_of, lock_of
 from kimi_nb.engine.fetch.past import Past
 from kimi_nb.engine.fetch.preflight import Need, Room, check_room
 from kimi_nb.engine.fetch.remote import is_offline
-from kimi_nb.engine.fetch.repair import link_copies, part_path, salvage
+from kimi_nb.engine.fetch.repair import link_copies, part_path, salvage, sweep
 from kimi_nb.engine.fetch.shelf import Stamp
 from kimi_nb.engine.fetch.transfer import Transfer
 from kimi_nb.engine.fetch.xet import pick_source
@@ -104,6 +103,7 @@ def fulfil(
     if ready is not None:
         ready(checked, room)
     if not broken:
+        sweep(shelf, entry)
         shelf.save(entry)
         return Fulfilled(tuple(checked), 0, linked, "")
     if is_offline():
@@ -128,6 +128,7 @@ def fulfil(
         transfer.run(None if progress is None else lambda now: progress(_with(now, whole)))
     except OSError as error:
         raise trouble.disk_error(error, entry.root) from error
+    sweep(shelf, entry)
     return Fulfilled(tuple(checked), sum(job.fetched for job in jobs), linked, why + source.afterword)
 
 
@@ -195,9 +196,3 @@ def _job(shelf: Shelf, entry: Entry, file: RemoteFile) -> Job:
     except OSError as error:
         raise trouble.disk_error(error, part.parent) from error
     return Job(file, place, part, prove, known=shelf.marks(file))
-
-
-def leftovers(entry: Entry) -> list[Path]:
-    """Return the parts and journals of a set's unfinished files."""
-    parts = [part_path(entry, file) for file in entry.manifest.files]
-    return [path for part in parts for path in (part, journal_of(part), lock_of(part)) if path.exists()]

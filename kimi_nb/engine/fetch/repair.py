@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import random
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from kimi_nb.engine.fetch.check import Verdict
 from kimi_nb.engine.fetch.lock import Busy, Lock
-from kimi_nb.engine.fetch.part import PartFile, lock_of, seed
+from kimi_nb.engine.fetch.part import PartFile, journal_of, lock_of, seed
 from kimi_nb.engine.fetch.shelf import Stamp
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ PATIENCE_S = 2.0
 
 Good = tuple[tuple[int, int], ...]
 
-__all__ = ["link_copies", "part_path", "salvage"]
+__all__ = ["leftovers", "link_copies", "part_path", "salvage", "sweep"]
 
 
 def part_path(entry: Entry, file: RemoteFile) -> Path:
@@ -83,6 +83,23 @@ def _to_part(entry: Entry, look: Checked, file: RemoteFile, good: Good) -> None:
                 look.path.unlink()
         elif not locked.here():
             locked.discard()
+
+
+def leftovers(entry: Entry, file: RemoteFile) -> list[Path]:
+    """Return what there is of a file's part: bytes, journal, lock."""
+    part = part_path(entry, file)
+    return [path for path in (part, journal_of(part), lock_of(part)) if path.exists()]
+
+
+def sweep(shelf: Shelf, entry: Entry) -> None:
+    """Clear away what a process that was killed at the very end left beside files that are whole."""
+    for file in entry.manifest.files:
+        if leftovers(entry, file) and shelf.is_proven(file, entry.path(file)):
+            with suppress(Busy, OSError):
+                lock = Lock(lock_of(part_path(entry, file)))
+                for path in leftovers(entry, file)[:-1]:
+                    path.unlink(missing_ok=True)
+                lock.release(remove=True)
 
 
 def link_copies(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kimi_nb.engine.fetch.fulfil import leftovers
+from kimi_nb.engine.fetch.repair import leftovers
 from kimi_nb.errors import DownloadError, UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _look(shelf: Shelf, entry: Entry) -> Stock:
     paths = [(file, entry.path(file)) for file in entry.manifest.files]
     whole = sum(shelf.is_proven(file, path) for file, path in paths)
     there = [path for _, path in paths if path.exists()]
-    left = leftovers(entry)
+    left = [path for file in entry.manifest.files for path in leftovers(entry, file)]
     here = sum(path.stat().st_blocks * 512 for path in (*there, *left))
     if whole == len(paths):
         state = "verified" if entry.complete else "incomplete"
@@ -128,7 +128,8 @@ def plan_removal(shelf: Shelf, entry: Entry, *, adopted_too: bool = False) -> Re
     if entry.adopted and not adopted_too:
         return Removal(entry, (), tuple(mine), 0)
     kept = tuple(path for path in mine if os.path.realpath(path) in others)
-    files = (*(path for path in mine if path not in kept), *leftovers(entry))
+    left = [path for file in entry.manifest.files for path in leftovers(entry, file)]
+    files = (*(path for path in mine if path not in kept), *left)
     freed = sum(
         path.stat().st_blocks * 512 for path in files if not path.is_symlink() and path.stat().st_nlink == 1
     )
