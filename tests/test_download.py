@@ -332,6 +332,14 @@ def test_the_token_comes_from_where_huggingface_hub_has_it(monkeypatch, tmp_path
     assert remote.token_of(None) is None
 
 
+def test_without_an_endpoint_it_is_the_public_hub(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    assert remote.endpoint_of(None) + "/" == constants.HUGGINGFACE_CO_URL_HOME
+    assert remote.endpoint_of(None).startswith("https://")
+
+
 def test_the_endpoint_may_change_while_we_run(hub, repo, folder, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint + "/")
     assert remote.endpoint_of(None) == hub.endpoint

@@ -369,3 +369,17 @@ def test_shards_that_do_not_fit_together_are_noticed(hub, folder, tmp_path):
     hub.publish("local/odd-GGUF", odd)
     with pytest.raises(ModelFileError, match="KNB321"):
         download("local/odd-GGUF", "Q4", endpoint=hub.endpoint, token="", folder=folder)
+
+
+def test_a_journal_half_written_is_cleared_away(hub, folder):
+    """A process killed while it replaced a part's journal left the new one behind, for good."""
+    done = get(hub, folder)
+    place = done.files[0]
+    torn = place.with_name(f"..{place.name}.{done.manifest.files[0].key[:12]}.part.journal.abcd1234")
+    torn.write_bytes(b"half a jour")
+    other = place.with_name(f".{place.name}.mine")
+    other.write_bytes(b"not ours")
+    place.unlink()
+    get(hub, folder)
+    assert not torn.exists()
+    assert other.exists()

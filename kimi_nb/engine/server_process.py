@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 import socket
@@ -154,7 +155,7 @@ class ServerProcess:
             ServerError: It ended, it does nothing any more, or it answers wrongly.
         """
         activity = Activity(self.pid, total_bytes, lambda: self._log.count)
-        told = 0.0
+        told = -math.inf
 
         def look() -> None:
             nonlocal told
@@ -171,6 +172,7 @@ class ServerProcess:
                 loaded = self._listening.is_set()
                 progress("waiting for the first token" if loaded else str(activity), activity.fraction)
 
+        look()  # so that a caller hears of every start, also of one that is over in an instant
         while not self._listening.wait(_LOOK_EVERY_S):
             look()
         self._prove(model, look)

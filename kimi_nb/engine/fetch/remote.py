@@ -35,9 +35,8 @@ from kimi_nb.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["PUBLIC_HUB", "Hub", "choose", "endpoint_of", "is_offline", "quant_of", "quants", "token_of"]
+__all__ = ["Hub", "choose", "endpoint_of", "is_offline", "quant_of", "quants", "token_of"]
 
-PUBLIC_HUB = "https://huggingface.co"
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524}
 TRIES = 6
 
@@ -54,7 +53,7 @@ def endpoint_of(endpoint: str | None) -> str:
     Raises:
         UsageError: It is no plain http or https address (KNB406).
     """
-    found = (endpoint or os.environ.get("HF_ENDPOINT") or PUBLIC_HUB).strip().rstrip("/")
+    found = (endpoint or os.environ.get("HF_ENDPOINT") or _public_hub()).strip().rstrip("/")
     parts = urlsplit(found)
     if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
         raise UsageError(
@@ -64,6 +63,12 @@ def endpoint_of(endpoint: str | None) -> str:
             fix="Correct HF_ENDPOINT, or unset it for the public Hub; a token goes into HF_TOKEN.",
         )
     return found
+
+
+def _public_hub() -> str:
+    from huggingface_hub import constants  # it knows its own address; this module of it is a light one
+
+    return str(constants.HUGGINGFACE_CO_URL_HOME)
 
 
 def token_of(token: str | None) -> str | None:

@@ -7,6 +7,7 @@ other. From there on a repair is a download like any other, and as safe to inter
 
 from __future__ import annotations
 
+import glob
 import os
 import random
 import time
@@ -86,9 +87,11 @@ def _to_part(entry: Entry, look: Checked, file: RemoteFile, good: Good) -> None:
 
 
 def leftovers(entry: Entry, file: RemoteFile) -> list[Path]:
-    """Return what there is of a file's part: bytes, journal, lock."""
+    """Return what there is of a file's part: bytes, journal, journals half written, lock."""
     part = part_path(entry, file)
-    return [path for path in (part, journal_of(part), lock_of(part)) if path.exists()]
+    journal = journal_of(part)
+    torn = journal.parent.glob(glob.escape(f".{journal.name}.") + "*")  # as write_bytes names them
+    return [*(path for path in (part, journal, lock_of(part)) if path.exists()), *torn]
 
 
 def sweep(shelf: Shelf, entry: Entry) -> None:
@@ -96,9 +99,11 @@ def sweep(shelf: Shelf, entry: Entry) -> None:
     for file in entry.manifest.files:
         if leftovers(entry, file) and shelf.is_proven(file, entry.path(file)):
             with suppress(Busy, OSError):
-                lock = Lock(lock_of(part_path(entry, file)))
-                for path in leftovers(entry, file)[:-1]:
-                    path.unlink(missing_ok=True)
+                place = lock_of(part_path(entry, file))
+                lock = Lock(place)
+                for path in leftovers(entry, file):
+                    if path != place:
+                        path.unlink(missing_ok=True)
                 lock.release(remove=True)
 
 
