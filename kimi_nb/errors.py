@@ -9,7 +9,8 @@ The tree::
     ├── DownloadError           files could not be fetched or verified                KNB4xx
     ├── ServerError             llama-server could not be started or has ended        KNB5xx
     ├── ChatError               a request to an engine failed, or its answer is void  KNB6xx
-    └── RunError                a notebook run could not be made                      KNB7xx
+    ├── RunError                a notebook run could not be made                      KNB7xx
+    └── RehearsalError          what running a model would take could not be tried    KNB8xx
 
 Each id is explained further in ``kimi_nb/troubles/*.toml``; notebook ``07_troubleshooting`` shows them.
 """
@@ -27,6 +28,7 @@ __all__ = [
     "DownloadError",
     "KimiNbError",
     "ModelFileError",
+    "RehearsalError",
     "RunError",
     "ServerError",
     "Trouble",
@@ -91,6 +93,10 @@ class ChatError(KimiNbError):
 
 class RunError(KimiNbError):
     """A notebook run could not be made."""
+
+
+class RehearsalError(KimiNbError):
+    """What running a model would take could not be tried out."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from header_models import ModelShape, kimi_types
 
 from kimi_nb.machine import load_profile, profiles
 from kimi_nb.plan import Settings
-from kimi_nb.plan.memory_report import Extras, memory_report, rooms
+from kimi_nb.plan.memory_verdict import Extras, memory_report, rooms
 
 Q4 = ModelShape(n_layer=10, types=kimi_types("Q8_0", "Q4_K", "Q4_K", "Q4_0"))
 PROFILES = {name: load_profile(name) for name in profiles()}
@@ -27,7 +27,7 @@ def test_experts_on_the_host_fit(model):
     assert report.fits
     assert report.short_mib == {}
     assert report.exact
-    assert gpu.name == "CUDA0"
+    assert (gpu.name, gpu.llama_cpp_name) == ("GPU0", "CUDA0")
     assert gpu.needed_mib == pytest.approx(gpu.model_mib + gpu.context_mib + gpu.compute_mib + 700, abs=3)
     assert report.host.evictable_mib == report.host.model_mib
     assert report.host.prompt_cache_mib == 8192
@@ -38,9 +38,9 @@ def test_how_much_is_missing(model):
     report = memory_report(model, Settings(ctx_size=32768), GPU)
     assert not report.fits
     gpu = report.gpus[0]
-    assert report.short_mib["CUDA0"] == pytest.approx(gpu.needed_mib - gpu.free_mib, abs=1)
+    assert report.short_mib["GPU0"] == pytest.approx(gpu.needed_mib - gpu.free_mib, abs=1)
     bigger = memory_report(model, Settings(ctx_size=32768), GPU, extras=Extras(cuda_context_mib=1700))
-    assert bigger.short_mib["CUDA0"] - report.short_mib["CUDA0"] == 1000
+    assert bigger.short_mib["GPU0"] - report.short_mib["GPU0"] == 1000
 
 
 def test_what_is_evictable(model):
@@ -88,7 +88,7 @@ def test_weights_larger_than_memory_are_paged(tmp_path):
 def test_one_memory_is_not_counted_twice(model):
     report = memory_report(model, Settings(ctx_size=4096), APPLE)
     assert not report.exact
-    assert report.gpus[0].name == "MTL0"
+    assert report.gpus[0].llama_cpp_name == "MTL0"
     assert report.host.needed_mib > report.gpus[0].needed_mib
 
 
@@ -97,5 +97,9 @@ def test_every_profile_gives_json(model, name):
     report = memory_report(model, Settings(ctx_size=8192, cpu_moe=True), PROFILES[name])
     value = json.loads(json.dumps(report.as_dict()))
     assert len(value["devices"]) == len(rooms(PROFILES[name])) == len(PROFILES[name].usable_gpus)
+    assert [device["name"] for device in value["devices"]] == [
+        f"GPU{n}" for n in range(len(value["devices"]))
+    ]
     assert value["fits"] == (value["short_mib"] == {})
+    assert set(value["short_mib"]) <= {"Host", *(device["name"] for device in value["devices"])}
     assert value["host"]["model_mib"] == report.host.model_mib

@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
     """Print what each device must hold; return 1 if that does not fit."""
     from kimi_nb.machine import machine_named, probe
     from kimi_nb.plan.arguments import read_settings
-    from kimi_nb.plan.memory_report import memory_report
+    from kimi_nb.plan.memory_verdict import memory_report
 
     settings = read_settings(args)
     if args.kv_type is not None:

@@ -4,7 +4,7 @@
 cache of keys and values, and the buffers of one step. llama.cpp's own placement, scheduling and
 allocation are followed instead of fitting constants, so that other shapes of the same architecture come
 out right as well. What llama.cpp does not count, and a person still pays, is in
-:mod:`kimi_nb.plan.memory_report`.
+:mod:`kimi_nb.plan.memory_verdict`.
 """
 
 from __future__ import annotations

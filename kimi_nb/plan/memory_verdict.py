@@ -43,9 +43,22 @@ class Extras:
 
 @dataclass(frozen=True, kw_only=True)
 class GpuMemory:
-    """One GPU's share in MiB; model, context and compute are rounded down as llama.cpp prints them."""
+    """One GPU's share in MiB; model, context and compute are rounded down as llama.cpp prints them.
+
+    Attributes:
+        name: ``GPU0`` and so on, whatever the backend.
+        llama_cpp_name: llama.cpp's own name for it, such as ``CUDA0``.
+        total_mib: Its memory.
+        free_mib: What of it can be had now.
+        model_mib: Weights.
+        context_mib: Cache of keys and values.
+        compute_mib: Compute buffers.
+        extra_mib: What llama.cpp does not count (:class:`Extras`).
+        needed_mib: All of that, not rounded.
+    """
 
     name: str
+    llama_cpp_name: str
     total_mib: float
     free_mib: float
     model_mib: int
@@ -129,6 +142,7 @@ class MemoryReport:
             "devices": [
                 {
                     "name": gpu.name,
+                    "llama_cpp_name": gpu.llama_cpp_name,
                     "total_mib": gpu.total_mib,
                     "model_mib": gpu.model_mib,
                     "context_mib": gpu.context_mib,
@@ -187,11 +201,11 @@ def memory_report(
     gpus = rooms(machine)
     *on_gpus, on_host = demands(model, settings, gpus, outputs=outputs)
     vision_on_gpu = bool(on_gpus) and settings.mmproj_offload is not False
-    by_name = {gpu.name: gpu for gpu in gpus}
+    by_name = {gpu.name: (number, gpu) for number, gpu in enumerate(gpus)}
     parts = tuple(
         _gpu_memory(
             demand,
-            by_name[demand.name],
+            *by_name[demand.name],
             extras.cuda_context_mib + (extras.mmproj_mib if first and vision_on_gpu else 0),
         )
         for first, demand in zip([True, *[False] * len(on_gpus)], on_gpus, strict=False)
@@ -208,9 +222,10 @@ def memory_report(
     return MemoryReport(gpus=parts, host=host, exact=all(gpu.kind == "cuda" for gpu in machine.usable_gpus))
 
 
-def _gpu_memory(demand: Demand, room: GpuRoom, extra: float) -> GpuMemory:
+def _gpu_memory(demand: Demand, number: int, room: GpuRoom, extra: float) -> GpuMemory:
     return GpuMemory(
-        name=demand.name,
+        name=f"GPU{number}",
+        llama_cpp_name=demand.name,
         total_mib=room.total_mib,
         free_mib=room.free_mib,
         model_mib=demand.model_mib,
