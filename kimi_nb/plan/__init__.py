@@ -1,4 +1,4 @@
-"""Deciding how a model is run: llama.cpp's settings, and the memory they take, before anything starts."""
+"""Deciding how a model is run: llama.cpp's settings, the memory they take, the speed to expect."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ if TYPE_CHECKING:
     from kimi_nb.plan.memory import Demand, GpuRoom, demands
     from kimi_nb.plan.memory_verdict import Extras, MemoryReport, memory_report
     from kimi_nb.plan.settings import Settings
+    from kimi_nb.plan.speed import Band, Forecast, forecast
 
 __all__ = [
+    "Band",
     "Demand",
     "Extras",
+    "Forecast",
     "GpuRoom",
     "MemoryReport",
     "Settings",
     "demands",
+    "forecast",
     "memory_report",
 ]
 
@@ -25,12 +29,15 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "Band": "speed",
         "Demand": "memory",
         "Extras": "memory_verdict",
+        "Forecast": "speed",
         "GpuRoom": "memory",
         "MemoryReport": "memory_verdict",
         "Settings": "settings",
         "demands": "memory",
+        "forecast": "speed",
         "memory_report": "memory_verdict",
     },
 )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kimi_nb.machine import Machine
     from kimi_nb.model import Model
     from kimi_nb.plan.settings import Settings
-    from kimi_nb.plan.speed import Forecast  # type: ignore[import-not-found] # being written; drop this then
+    from kimi_nb.plan.speed import Forecast
 
 __all__ = ["FORMAT", "Cost", "Measurement", "Profile", "ProfileModel", "StepCost", "Way", "forecast_from"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from kimi_nb.machine import Machine
     from kimi_nb.model import Model
-    from kimi_nb.plan.memory_report import MemoryReport
+    from kimi_nb.plan.memory_verdict import MemoryReport
     from kimi_nb.plan.profile import Profile
     from kimi_nb.plan.settings import Settings
 
@@ -87,7 +87,7 @@ def forecast(
         ModelFileError: KNB371, the model is not covered.
         UsageError: KNB370 or KNB372, a setting cannot be used or is not covered.
     """
-    from kimi_nb.plan.memory_report import memory_report
+    from kimi_nb.plan.memory_verdict import memory_report
     from kimi_nb.plan.speed_guess import guess
 
     report = report or memory_report(model, settings, machine)

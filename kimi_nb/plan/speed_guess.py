@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kimi_nb.plan.memory_placement import place
-from kimi_nb.plan.memory_report import rooms
+from kimi_nb.plan.memory_verdict import rooms
 from kimi_nb.plan.memory_weights import weights_of
 from kimi_nb.plan.speed import Band, Forecast
 from kimi_nb.plan.speed_work import Work, work_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kimi_nb.machine import Gpu, Machine
     from kimi_nb.machine.machine import Disk
     from kimi_nb.model import Model
-    from kimi_nb.plan.memory_report import MemoryReport
+    from kimi_nb.plan.memory_verdict import MemoryReport
     from kimi_nb.plan.memory_weights import ModelWeights
     from kimi_nb.plan.settings import Settings
 
@@ -257,8 +257,8 @@ def _notes(here: _Here) -> tuple[str, ...]:
     notes = [_LABEL]
     if here.missing:
         notes.append(
-            f"{100 * here.missing:.0f} % of the weights in main memory find no room there and are read from disk"
-            " again and again"
+            f"{100 * here.missing:.0f} % of the weights in main memory find no room there and are read from"
+            " disk again and again"
         )
     if here.gpus and any(gpu.memory_bandwidth_gb_s is None for gpu in here.gpus):
         notes.append("the GPU's memory bandwidth is not known")
