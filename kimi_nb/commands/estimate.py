@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,31 +78,13 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _model(args: argparse.Namespace) -> Model:
-    from kimi_nb.model import read_header
+    from kimi_nb.model import named_model, read_header
 
-    if args.gguf is not None:
-        return read_header(args.gguf)
-    if args.model == "nano":
-        from kimi_nb.nano import nano_path
-
-        return read_header(nano_path())
-    from kimi_nb.model.catalog import catalog
-    from kimi_nb.model.gguf_hub import read_remote_header
-
-    model = catalog().model(args.model)
-    if args.quant is None:
-        raise UsageError(
-            "KNB373",
-            f"which quant of {args.model}?",
-            why="each has its own size",
-            fix="Name one with --quant, such as " + ", ".join(quant.name for quant in model.quants[:3]) + ".",
-        )
-    quant = model.quant(args.quant)
-    return read_remote_header(quant.repo, files=quant.file_names(), revision=quant.revision or "main")
+    return read_header(args.gguf) if args.gguf is not None else named_model(args.model, args.quant)
 
 
 def _with_gpus(machine: Machine, sizes: str) -> Machine:
-    from kimi_nb.machine import Gpu
+    from kimi_nb.machine import with_gpus
 
     try:
         mib = [int(size) for size in sizes.split(",")] if sizes else []
@@ -116,24 +97,7 @@ def _with_gpus(machine: Machine, sizes: str) -> Machine:
             why="it takes the memory of each GPU in MiB, with commas between",
             fix="Such as --gpus 24564 or --gpus 24576,24576; an empty text means no GPU.",
         )
-    unknown = dict.fromkeys(
-        ("compute_capability", "pcie_generation", "pcie_generation_max", "pcie_width", "pcie_width_max")
-    )
-    gpus = tuple(
-        Gpu(
-            index=number,
-            kind="cuda",
-            name=f"a GPU of {size} MiB",
-            total_mib=size,
-            free_mib=size,
-            guess=True,
-            mig=False,
-            memory_bandwidth_gb_s=None,
-            **unknown,
-        )
-        for number, size in enumerate(mib)
-    )
-    return replace(machine, gpus=gpus)
+    return with_gpus(machine, mib)
 
 
 def _show(told: dict[str, Any]) -> None:

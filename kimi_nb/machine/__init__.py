@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         NvidiaDriver,
     )
     from kimi_nb.machine.shipped import load_profile, machine_named, profiles
+    from kimi_nb.machine.typed import typed_machine, with_gpus
     from kimi_nb.machine.verdict import FirstLook, QuantLook, first_look
 
 __all__ = [
@@ -42,6 +43,8 @@ __all__ = [
     "machine_named",
     "probe",
     "profiles",
+    "typed_machine",
+    "with_gpus",
 ]
 
 # No module here bears the name of something this package exports: importing it would hide that.
@@ -64,5 +67,7 @@ __getattr__, __dir__ = lazy_exports(
         "machine_named": "shipped",
         "probe": "look",
         "profiles": "shipped",
+        "typed_machine": "typed",
+        "with_gpus": "typed",
     },
 )

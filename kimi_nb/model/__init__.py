@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kimi_nb.model.gguf_hub import read_remote_header
     from kimi_nb.model.gguf_model import Model, Shard
     from kimi_nb.model.gguf_tensors import TensorInfo
+    from kimi_nb.model.named import named_model
     from kimi_nb.model.tools_ts import encode_tools
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "TensorInfo",
     "catalog",
     "encode_tools",
+    "named_model",
     "read_header",
     "read_remote_header",
 ]
@@ -35,6 +37,7 @@ __getattr__, __dir__ = lazy_exports(
         "Shard": "gguf_model",
         "TensorInfo": "gguf_tensors",
         "encode_tools": "tools_ts",
+        "named_model": "named",
         "read_header": "gguf_header",
         "read_remote_header": "gguf_hub",
     },
