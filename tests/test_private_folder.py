@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from kimi_nb.errors import BuildError
-from kimi_nb.rehearse.private_folder import is_header_only, private_folder, rehearse_home, sweep
+from kimi_nb.model.header_only import is_header_only
+from kimi_nb.rehearse.private_folder import private_folder, rehearse_home, sweep
 
 HOLD = """
 import time

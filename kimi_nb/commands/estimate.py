@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kimi_nb.errors import UsageError
+from kimi_nb.errors import KimiNbError, UsageError
 
 if TYPE_CHECKING:
     import argparse
 
     from kimi_nb.machine import Machine
     from kimi_nb.model import Model
+    from kimi_nb.plan import Settings
 
 __all__ = ["configure", "main"]
 
@@ -42,6 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--gpus", metavar="MIB,MIB", help="plan for GPUs of these sizes instead of the machine's"
     )
     parser.add_argument("--kv-type", metavar="T", help="type of the cache, keys and values alike")
+    parser.add_argument(
+        "--verify", action="store_true", help="ask the real llama.cpp as well, on a file without weights"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     add_settings(parser)
     for option, full in _SHORT.items():
@@ -62,19 +67,38 @@ def main(args: argparse.Namespace) -> int:
     machine = probe() if args.machine is None else machine_named(args.machine)
     if args.gpus is not None:
         machine = _with_gpus(machine, args.gpus)
-    report = memory_report(_model(args), settings, machine)
-    told = {
+    model = _model(args)
+    report = memory_report(model, settings, machine)
+    told: dict[str, Any] = {
         "settings": settings.to_dict(),
         **report.as_dict(),
         "exact": report.exact,
         "forecast": None,
         "verified": None,
     }
+    if args.verify:
+        told |= _verified(model, settings, machine)
     if args.json:
         print(json.dumps(told))
     else:
         _show(told)
     return 0 if report.fits else 1
+
+
+def _verified(model: Model, settings: Settings, machine: Machine) -> dict[str, Any]:
+    """Return llama.cpp's own answer, or why there is none: the estimate stands without it."""
+    from kimi_nb.engine import ensure_build
+    from kimi_nb.rehearse.verify import verify
+
+    try:
+        return {"verified": verify(model, settings, machine, ensure_build(progress=_say)).as_dict()}
+    except KimiNbError as error:
+        print(f"kimi-nb: not verified: {error}", file=sys.stderr)
+        return {"not_verified": error.as_dict()}
+
+
+def _say(text: str, _fraction: float | None) -> None:
+    print(text, file=sys.stderr)
 
 
 def _model(args: argparse.Namespace) -> Model:
@@ -106,7 +130,21 @@ def _show(told: dict[str, Any]) -> None:
         there = device.get("free_mib", device.get("available_mib"))
         parts = [device["model_mib"], device["context_mib"], device["compute_mib"], round(there)]
         print(f"{device['name']:<8}" + "".join(f"{part:>10}" for part in parts))
+    _show_verified(told["verified"])
     if told["fits"]:
         print("fits")
     for name, short in told["short_mib"].items():
         print(f"does not fit: {short} MiB ({short / 1024:.1f} GiB) short on {name}")
+
+
+def _show_verified(verified: dict[str, Any] | None) -> None:
+    if verified is None:
+        return
+    print(f"llama.cpp {verified['llama_cpp']} itself, in {verified['seconds']:.1f} s; our difference:")
+    parts = ("model_mib", "context_mib", "compute_mib")
+    for device in [*verified["devices"], verified["host"]]:
+        theirs = "".join(f"{device[part]:>10}" for part in parts)
+        difference = ", ".join(f"{device['difference'][part]:+d}" for part in parts)
+        print(f"{device['name']:<8}{theirs}   {difference}")
+    for name in verified["left_out"]:
+        print(f"llama-fit-params does not know {name}: both answers are without it")

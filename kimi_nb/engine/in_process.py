@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kimi_nb.engine.binding import load_llama_cpp
 from kimi_nb.errors import ModelFileError, UsageError
+from kimi_nb.model.header_only import refuse_header_only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +87,7 @@ class InProcess:
                 why="it is a folder" if model.is_dir() else "the path leads nowhere",
                 fix="Name a .gguf file; kimi-nb nano makes a small one.",
             )
+        refuse_header_only(model)
         binding = load_llama_cpp(build)
         log = _silenced(binding)
         log.errors.clear()

@@ -60,6 +60,7 @@ class LlamaServer:
         on_progress: Told what happens while it starts, with a fraction from 0 to 1 or None.
         restart: Start it again when it ends by itself after it was ready; by default it stays down.
         stall_s: While loading, give up when nothing at all has happened for so many seconds.
+        allow_header_only: Run also a file that has no weights, to find out what running it takes.
 
     Raises:
         UsageError: An argument cannot be used.
@@ -79,6 +80,7 @@ class LlamaServer:
         on_progress: Progress | None = None,
         restart: RestartPolicy | None = None,
         stall_s: float = 300.0,
+        allow_header_only: bool = False,
     ) -> None:
         self.model = Path(model).expanduser().absolute()
         self.alias = form.check_alias(_name_of(self.model) if alias is None else alias)
@@ -95,6 +97,7 @@ class LlamaServer:
         self._policy = restart
         self._restarts: list[float] = []
         self._stall_s = stall_s
+        self._allow_header_only = allow_header_only
         self._log = ServerLog(
             Path(log_path).absolute() if log_path else new_log_path("llama-server"),
             redactor({self.api_key, *environment_secrets()}),
@@ -334,7 +337,7 @@ class LlamaServer:
         from kimi_nb.engine.build import ensure_build
         from kimi_nb.model import read_header
 
-        header = read_header(self.model)
+        header = read_header(self.model, allow_header_only=self._allow_header_only)
         if self._build is None:
             self._build = ensure_build(progress=self._progress)
         words = form.command(

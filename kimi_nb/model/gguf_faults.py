@@ -55,6 +55,10 @@ _KINDS: dict[str, tuple[str, str]] = {
         "is a shard under a wrong name",
         "Give it its own name back: llama.cpp finds shards by NAME-00001-of-00005.gguf.",
     ),
+    "KNB323": (
+        "is a stand-in without weights",
+        "Name the model's own file; `kimi-nb download` fetches it.",
+    ),
     "KNB340": ("cannot be read in parts", "Download the file, or use a server that answers byte ranges."),
     "KNB341": (
         "did not arrive whole",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kimi_nb.model.gguf_faults import fault
 from kimi_nb.model.gguf_scan import HeaderScan
 from kimi_nb.model.gguf_source import FileSource
+from kimi_nb.model.header_only import refuse_header_only
 from kimi_nb.model.splits import assemble, shard_names, split_count
 
 if TYPE_CHECKING:
@@ -23,19 +24,22 @@ _FIRST_WINDOW = 1 << 18
 _NAMED_MISSING = 6
 
 
-def read_header(path: str | os.PathLike[str], *, check_data: bool = True) -> Model:
+def read_header(
+    path: str | os.PathLike[str], *, check_data: bool = True, allow_header_only: bool = False
+) -> Model:
     """Read the headers of the model that a file belongs to; any one shard of several will do.
 
     Args:
         path: A ``.gguf`` file.
         check_data: Also see that every file is long enough for its tensors.
+        allow_header_only: Take also files that have no weights, as :mod:`kimi_nb.rehearse` makes them.
 
     Raises:
         UsageError: KNB330, there is no such file.
         ModelFileError: KNB300 to KNB332, the file or one of its shards is damaged, missing or of another set.
     """
     file = Path(path).expanduser()
-    given = _read_one(file, check_data=check_data)
+    given = _read_one(file, check_data=check_data, allow_header_only=allow_header_only)
     count = split_count(given)
     if count == 1:
         return assemble([given], [str(file)])
@@ -44,13 +48,18 @@ def read_header(path: str | os.PathLike[str], *, check_data: bool = True) -> Mod
     if missing:
         listed = ", ".join(missing[:_NAMED_MISSING]) + (", ..." if len(missing) > _NAMED_MISSING else "")
         raise fault("KNB320", file.name, f"{len(missing)} of {count} are not in its folder: {listed}")
-    headers = [given if path == file else _read_one(path, check_data=check_data) for path in paths]
+    headers = [
+        given if path == file else _read_one(path, check_data=check_data, allow_header_only=allow_header_only)
+        for path in paths
+    ]
     return assemble(headers, [str(path) for path in paths])
 
 
-def _read_one(path: Path, *, check_data: bool) -> Header:
+def _read_one(path: Path, *, check_data: bool, allow_header_only: bool) -> Header:
     with FileSource(path) as source:
         header = scan(source)
+    if not allow_header_only:
+        refuse_header_only(path)
     if check_data:
         header.check_data()
     return header

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kimi_nb.lazy import lazy_exports
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from kimi_nb.rehearse.ghost import Ghost, ghost_of
+    from kimi_nb.rehearse.verify import Verified
+
+__all__ = ["Ghost", "Verified", "ghost_of"]
 
 # No module here bears the name of something this package exports: importing it would hide that.
-__getattr__, __dir__ = lazy_exports(__name__, {})
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Ghost": "ghost",
+        "Verified": "verify",
+        "ghost_of": "ghost",
+    },
+)

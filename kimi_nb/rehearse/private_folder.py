@@ -7,7 +7,6 @@ whose owner died.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -16,27 +15,21 @@ from typing import TYPE_CHECKING
 
 from kimi_nb.errors import BuildError
 from kimi_nb.files import cache_home
+from kimi_nb.model.header_only import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from filelock import FileLock
 
-__all__ = ["SUFFIX", "is_header_only", "private_folder", "rehearse_home", "sweep"]
+__all__ = ["private_folder", "rehearse_home", "sweep"]
 
-SUFFIX = ".header-only"
 _LOCK = ".lock"
 
 
 def rehearse_home() -> Path:
     """Return the folder that holds the private folders and the saved profiles."""
     return cache_home() / "rehearse"
-
-
-def is_header_only(path: str | os.PathLike[str]) -> bool:
-    """Whether a path leads into a folder as :func:`private_folder` makes them, also through links."""
-    named, real = Path(path).absolute(), Path(os.path.realpath(path))
-    return any(part.endswith(SUFFIX) for part in (*named.parts, *real.parts))
 
 
 @contextmanager

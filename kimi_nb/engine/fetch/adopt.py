@@ -13,6 +13,7 @@ from kimi_nb.engine.fetch.manifest import Manifest, RemoteFile
 from kimi_nb.engine.fetch.remote import quant_of
 from kimi_nb.engine.fetch.shelf import Entry
 from kimi_nb.errors import UsageError
+from kimi_nb.model.header_only import refuse_header_only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,8 +55,10 @@ def recognise(folder: Path) -> Found:
 
     Raises:
         UsageError: There is no such folder (KNB416).
+        ModelFileError: It holds no weights (KNB323).
     """
     folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - resolve() would leave the cache's links
+    refuse_header_only(folder)
     if folder.is_file():
         folder = folder.parent
     if not folder.is_dir():

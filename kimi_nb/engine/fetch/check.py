@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kimi_nb.engine.fetch.running import MARK, PIECE, digest_of
 from kimi_nb.engine.fetch.shelf import Stamp
 from kimi_nb.files import sha256_file
+from kimi_nb.model.header_only import is_header_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -127,6 +128,8 @@ class _Look:
         """Notice at once what no GGUF file begins with."""
         with path.open("rb") as opened:
             head = opened.read(512)
+        if is_header_only(path):
+            return Checked(file, path, Verdict.NO_GGUF, "it is a stand-in that has no weights")
         if not file.path.endswith(".gguf") or head.startswith(b"GGUF") or not head:
             return None
         from kimi_nb.model.gguf_sniff import name_of_stranger
