@@ -73,7 +73,7 @@ class ScriptedEngine:
         self.stopping = threading.Event()
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"engine": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = False
         self._server.block_on_close = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -111,6 +111,10 @@ class ScriptedEngine:
         return self._script[min(number, len(self._script) - 1)]
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # the default of 5 resets connections when many come at once
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     engine: ScriptedEngine
@@ -133,7 +137,13 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(length)
         body = json.loads(raw)
         self.engine.requests.append(
-            {"path": self.path, "headers": dict(self.headers), "body": body, "at": time.perf_counter()}
+            {
+                "path": self.path,
+                "headers": dict(self.headers),
+                "body": body,
+                "at": time.perf_counter(),
+                "client": self.client_address,
+            }
         )
         if self.headers.get("Authorization") != f"Bearer {self.engine.api_key}":
             self._json(

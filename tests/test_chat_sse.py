@@ -5,10 +5,17 @@ import json
 import pytest
 
 from kimi_nb.chat import sse
-from kimi_nb.chat.sse import event_data
+from kimi_nb.chat.sse import EventReader
 
 # U+2028, U+0085 and a form feed are line ends to str.splitlines, and were trouble to readers built on it.
 TEXTS = ["plain", "a\u2028b", "a\x85b", "a\x0cb", "ü 你好 \U0001f600", "[DONE]", ""]
+
+
+def event_data(pieces):
+    reader = EventReader()
+    for piece in pieces:
+        yield from reader.feed(piece)
+    yield from reader.end()
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kimi_nb.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from kimi_nb.chat.async_client import AsyncChat
     from kimi_nb.chat.client import Chat
     from kimi_nb.chat.events import (
         ContentDelta,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from kimi_nb.chat.trace import ToolRun
 
 __all__ = [
+    "AsyncChat",
     "Chat",
     "ContentDelta",
     "Done",
@@ -50,6 +52,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "AsyncChat": "async_client",
         "Chat": "client",
         "ContentDelta": "events",
         "Done": "events",

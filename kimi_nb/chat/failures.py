@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,16 @@ if TYPE_CHECKING:
     from kimi_nb.chat.events import Reply
     from kimi_nb.engine import Engine
 
-__all__ = ["EngineError", "broken_stream", "explain", "explain_event", "no_engine", "too_slow"]
+__all__ = [
+    "EngineError",
+    "broken_stream",
+    "explain",
+    "explain_event",
+    "explain_refusal",
+    "explain_transport",
+    "no_engine",
+    "too_slow",
+]
 
 _SHOWN = 300
 _LEAST_KEY = 8  # a shorter one would be found in every other word
@@ -70,21 +80,36 @@ def explain(error: openai.OpenAIError, engine: Engine) -> EngineError:
     """Return the error to raise for one of the openai package's."""
     import openai
 
-    where = _where(engine)
-    if isinstance(error, openai.APITimeoutError):
-        return too_slow(engine, "the wait for the next byte")
-    if isinstance(error, openai.APIConnectionError):
-        cause = error.__cause__
-        return EngineError(
-            "KNB601",
-            f"cannot reach {where}",
-            why=_short(str(cause) or type(cause).__name__, engine),
-            fix="Check that it is running (your own: kimi-nb serve), and that address and port are right.",
-        )
-    status = getattr(error, "status_code", None)
+    if isinstance(error, openai.APIConnectionError):  # of which a timeout is one kind
+        return explain_transport(error.__cause__ or error, engine)
     fields = _fields(getattr(error, "body", None))
     raw = str(fields.get("message") or getattr(error, "message", "") or error)
-    return _by_message(raw, fields, engine) or _by_status(status, raw, error, engine)
+    status = getattr(error, "status_code", None)
+    return _by_message(raw, fields, engine) or _by_status(status, raw, engine)
+
+
+def explain_refusal(status: int, body: bytes, engine: Engine) -> EngineError:
+    """Return the error to raise for a response that is no answer."""
+    try:
+        fields = _fields(json.loads(body))
+    except (ValueError, RecursionError):
+        fields = {}
+    raw = str(fields.get("message") or body.decode(errors="replace") or "no word of why")
+    return _by_message(raw, fields, engine) or _by_status(status, raw, engine)
+
+
+def explain_transport(error: BaseException, engine: Engine) -> EngineError:
+    """Return the error to raise when no response came: one of httpx2's, or the system's."""
+    import httpx2
+
+    if isinstance(error, httpx2.TimeoutException):
+        return too_slow(engine, "the wait for the next byte")
+    return EngineError(
+        "KNB601",
+        f"cannot reach {_where(engine)}",
+        why=_short(str(error) or type(error).__name__, engine),
+        fix="Check that it is running (your own: kimi-nb serve), and that address and port are right.",
+    )
 
 
 def explain_event(event: dict[str, Any], engine: Engine) -> EngineError:
@@ -170,8 +195,8 @@ _BY_STATUS: tuple[tuple[range, tuple[str, str, str]], ...] = (
 )
 
 
-def _by_status(status: int | None, raw: str, error: Exception, engine: Engine) -> EngineError:
-    said = _short(raw, engine) or type(error).__name__
+def _by_status(status: int | None, raw: str, engine: Engine) -> EngineError:
+    said = _short(raw, engine)
     if status is None:
         return broken_stream(engine, said)
     if status == _UNAVAILABLE and "oading" in raw:

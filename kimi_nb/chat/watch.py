@@ -10,12 +10,16 @@ import contextlib
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import httpx2
 
+    from kimi_nb.chat.answer import Answer, Limit
+
 __all__ = ["Watch"]
+
+_LOOK_EVERY_S = 1.0  # the limit becomes a near one when the last event has come
 
 
 class Watch:
@@ -23,23 +27,16 @@ class Watch:
 
     Args:
         response: The streaming response.
-        quiet_s: The longest wait for the next event.
-        deadline: The :func:`time.monotonic` after which the stream must end; None for no limit.
+        answer: Knows the limits, and when an event last arrived.
     """
 
-    def __init__(self, response: httpx2.Response, *, quiet_s: float, deadline: float | None) -> None:
-        self.expired: Literal["quiet", "deadline"] | None = None
+    def __init__(self, response: httpx2.Response, answer: Answer) -> None:
+        self.expired: Limit | None = None
         self._response = response
-        self._quiet_s = quiet_s
-        self._deadline = deadline
-        self._last = time.monotonic()
+        self._answer = answer
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._look, name="kimi-nb chat watch", daemon=True)
         self._thread.start()
-
-    def beat(self) -> None:
-        """Note that an event arrived."""
-        self._last = time.monotonic()
 
     def stop(self) -> None:
         """Stop watching."""
@@ -48,14 +45,13 @@ class Watch:
 
     def _look(self) -> None:
         while True:
-            quiet_until = self._last + self._quiet_s
-            until = quiet_until if self._deadline is None else min(quiet_until, self._deadline)
+            until, limit = self._answer.limit
             wait = until - time.monotonic()
             if wait <= 0:
-                self.expired = "deadline" if until == self._deadline else "quiet"
+                self.expired = limit
                 self._shut()
                 return
-            if self._stopped.wait(wait):
+            if self._stopped.wait(min(wait, _LOOK_EVERY_S)):
                 return
 
     def _shut(self) -> None:
