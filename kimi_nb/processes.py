@@ -62,6 +62,7 @@ def spawn(
     *,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
 ) -> OwnedProcess:
@@ -74,6 +75,7 @@ def spawn(
         command: Program and arguments; no shell is involved.
         env: The whole environment of the program; this process's own when not given.
         cwd: Its working folder.
+        stdin: As for :class:`subprocess.Popen`; nothing by default.
         stdout: As for :class:`subprocess.Popen`.
         stderr: As for :class:`subprocess.Popen`.
 
@@ -91,7 +93,7 @@ def spawn(
                 [sys.executable, "-I", "-S", _GUARDIAN, str(os.getpid()), str(writing), *words],
                 env=None if env is None else dict(env),
                 cwd=cwd,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 pass_fds=(writing,),

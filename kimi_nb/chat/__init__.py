@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kimi_nb.chat.failures import EngineError
     from kimi_nb.chat.functions import Tool, tool
     from kimi_nb.chat.loop import Limits, tool_loop
+    from kimi_nb.chat.mcp_tools import McpServer
     from kimi_nb.chat.messages import assistant_message
     from kimi_nb.chat.structured import Structured, ask_structured
     from kimi_nb.chat.trace import ToolRun
@@ -35,6 +36,7 @@ __all__ = [
     "Done",
     "EngineError",
     "Limits",
+    "McpServer",
     "PromptProgress",
     "ReasoningDelta",
     "Reply",
@@ -58,6 +60,7 @@ __getattr__, __dir__ = lazy_exports(
         "Done": "events",
         "EngineError": "failures",
         "Limits": "loop",
+        "McpServer": "mcp_tools",
         "PromptProgress": "events",
         "ReasoningDelta": "events",
         "Reply": "events",
