@@ -10,7 +10,7 @@ DEVLOCK := environments/requirements-dev.txt
 PIP_INSTALL := $(UV) pip install --quiet --python $(BIN)/python
 BINDING := --config-settings-package llama-cpp-python:cmake.define.LLAMA_BUILD=OFF
 
-.PHONY: help setup dev demo lab check test soak bench chromium notebooks lock clean
+.PHONY: help setup dev demo lab check test soak bench gpu-proof chromium notebooks lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -61,6 +61,9 @@ soak: dev ## the heavy repetitions: hundreds of kills, thousands of mutated file
 
 bench: dev ## tables of measured, target and ratio on this machine
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+gpu-proof: setup ## on a machine with NVIDIA GPUs: every promise about memory and speed, in one table (PROOF="--limit 600")
+	@$(BIN)/python scripts/gpu_proof $(PROOF)
 
 # The browser tests drive a real Chromium. Debian's package is installed where we may; elsewhere they fail and say why.
 chromium:

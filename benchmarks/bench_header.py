@@ -56,10 +56,34 @@ EXPERTS = [
     "ffn_up_shexp",
     "ffn_down_shexp",
 ]
+HYPERPARAMETERS = {
+    "block_count": 61,
+    "context_length": 262_144,
+    "embedding_length": 7168,
+    "feed_forward_length": 18_432,
+    "attention.head_count": 64,
+    "attention.head_count_kv": 1,
+    "attention.q_lora_rank": 1536,
+    "attention.kv_lora_rank": 512,
+    "attention.key_length": 576,
+    "attention.value_length": 512,
+    "attention.key_length_mla": 192,
+    "attention.value_length_mla": 128,
+    "leading_dense_block_count": 1,
+    "expert_feed_forward_length": 2048,
+    "expert_count": 384,
+    "expert_used_count": 8,
+    "expert_shared_count": 1,
+    "expert_gating_func": 2,
+    "rope.dimension_count": 64,
+    "vocab_size": N_TOKENS,
+}
 #: As numpy has it: the length of a row comes last.
 SHAPES = {
     "token_embd": ((N_TOKENS, 7168), "Q4_K"),
     "output": ((N_TOKENS, 7168), "Q6_K"),
+    "attn_q_a_norm": ((1536,), "F32"),
+    "attn_kv_a_norm": ((512,), "F32"),
     "attn_q_a": ((1536, 7168), "Q5_K"),
     "attn_q_b": ((64 * 192, 1536), "Q5_K"),
     "attn_kv_a_mqa": ((576, 7168), "Q5_K"),
@@ -92,7 +116,10 @@ def vocabulary(path: Path | None) -> list[bytes]:
     if path is not None:
         return [base64.b64decode(line.split()[0]) for line in path.read_bytes().splitlines()]
     chance = random.Random(1)
-    return [chance.randbytes(max(1, min(32, round(chance.gauss(6.5, 3))))) for _ in range(N_TOKENS - 256)]
+    tokens = dict.fromkeys(bytes([byte]) for byte in range(256))  # each once, as llama.cpp insists
+    while len(tokens) < N_TOKENS - 256:
+        tokens[chance.randbytes(max(2, min(32, round(chance.gauss(6.5, 3)))))] = None
+    return list(tokens)
 
 
 def write_kimi_header(path: Path, tokens: list[bytes]) -> None:
@@ -118,9 +145,12 @@ def add_keys(writer: GGUFWriter, tokens: list[bytes]) -> None:
     merges = [f"{word[: len(word) // 2]} {word[len(word) // 2 :]}" for word in words if len(word) > 1]
     words += [f"<|reserved_{n}|>" for n in range(N_TOKENS - len(words))]
     writer.add_name("Kimi")
-    writer.add_block_count(61)
-    writer.add_context_length(262_144)
-    writer.add_embedding_length(7168)
+    for name, number in HYPERPARAMETERS.items():
+        writer.add_uint32(f"deepseek2.{name}", number)
+    writer.add_float32("deepseek2.attention.layer_norm_rms_epsilon", 1e-5)
+    writer.add_float32("deepseek2.rope.freq_base", 50_000.0)
+    writer.add_float32("deepseek2.expert_weights_scale", 2.827)
+    writer.add_bool("deepseek2.expert_weights_norm", val=True)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("kimi-k2")
     writer.add_token_list(words)
@@ -151,7 +181,8 @@ def write_repository(folder: Path, tokens: list[bytes]) -> list[Path]:
         quant = gguf.GGMLQuantizationType[kind]
         block, size = gguf.GGML_QUANT_SIZES[quant]
         n_bytes = int(np.prod(shape, dtype=np.int64)) // block * size
-        writer.add_tensor_info(f"{name}.weight", shape, np.dtype(np.float32), n_bytes, raw_dtype=quant)
+        ending = "bias" if role == "exp_probs_b" else "weight"
+        writer.add_tensor_info(f"{name}.{ending}", shape, np.dtype(np.float32), n_bytes, raw_dtype=quant)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()

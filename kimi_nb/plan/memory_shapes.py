@@ -29,7 +29,7 @@ def not_covered(model: Model, why: str) -> ModelFileError:
         "KNB371",
         f"The memory of {model.name[:80]} cannot be worked out",
         why=why,
-        fix="Take a current conversion of Kimi K2 to K2.7 or DeepSeek V3, or ask llama.cpp with `--verify`.",
+        fix="Take a current conversion of Kimi K2 to K2.7 or DeepSeek V3, or ask llama-fit-params.",
     )
 
 
