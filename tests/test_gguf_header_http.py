@@ -122,9 +122,9 @@ def test_a_repository_of_240_gigabytes():
     assert len(remote.requests) == 5
     assert remote.tensors == 1096
     assert remote.sent_bytes < 1.05 * remote.header_bytes
-    # One round, and what is left of the one header that holds the vocabulary.
+    # One round, and then what is left of the one header that holds the vocabulary, by a guess that is corrected.
     assert remote.requests[1:] == [1, 1, 1, 1]
-    assert remote.requests[0] <= 2
+    assert remote.requests[0] <= 3
 
 
 def test_shards_are_asked_for_at_once(hub, monkeypatch):
