@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import re
 import sys
-from typing import TYPE_CHECKING, Protocol, cast
+from contextlib import suppress
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from kimi_nb import __version__
-from kimi_nb.errors import KimiNbError
+from kimi_nb.errors import KimiNbError, SystemRefusedError, UsageError
+from kimi_nb.streams import drop_output, fill_closed_streams, output_is_lost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +27,7 @@ VERBS = {
     "download": "fetch a quant of a model, or nano, and verify it",
     "estimate": "the memory a model takes, device by device, as llama.cpp counts it",
     "models": "list what was downloaded, and remove it safely",
-    "nano": "make the laptop-sized model that every notebook runs on",
+    "nano": "the laptop-sized model that every notebook runs on: where its file lies, or a copy in shards",
     "serve": "start llama-server on 127.0.0.1 with a key of its own",
     "chat": "ask one question, streamed, in thinking or instant mode",
     "run": "run notebooks headless and record honestly what happened",
@@ -40,8 +44,20 @@ def _load(verb: str) -> _Verb:
     return cast("_Verb", importlib.import_module(f"kimi_nb.commands.{verb}"))
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are ours: one line with an id, and not a page of usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        asked = f"See {self.prog} --help."
+        if (wrong := re.match(r"argument VERB: invalid choice: '([^']*)'", message)) is not None:
+            message = f"there is no verb {wrong[1]!r}"
+            if near := get_close_matches(wrong[1], VERBS, n=1):
+                asked = f"Did you mean {self.prog} {near[0]}?"
+        raise UsageError("KNB001", "the command was not understood", why=message, fix=asked)
+
+
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kimi-nb",
         description="From 'can my machine run Kimi K2.5?' to a served model with tool calls.",
         epilog="Exit codes: 0 done, 1 the answer is no or something failed, 2 wrong use.",
@@ -58,23 +74,48 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line ``argv`` (the process's own by default) and return its exit code."""
+    """Run the command line ``argv`` (the process's own by default) and return its exit code.
+
+    Raises:
+        SystemExit: The words were not understood (code 2), or asked for help or the version (code 0).
+    """
     words = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in words
+    fill_closed_streams()
     chosen = next((word for word in words if not word.startswith("-")), None)
-    args = _parser(chosen).parse_args(words)
     try:
-        return _load(args.verb).main(args)
+        args = _parser(chosen).parse_args(words)
+    except UsageError as error:
+        sys.exit(_tell(error, as_json=as_json))
+    try:
+        code = _load(args.verb).main(args)
+        sys.stdout.flush()  # what cannot be written shows here, and not when Python ends
     except KimiNbError as error:
-        if getattr(args, "json", False):
-            print(json.dumps({"error": error.as_dict()}, ensure_ascii=False))
-        print(f"kimi-nb: {error}", file=sys.stderr)
-        return error.exit_code
+        return _tell(error, as_json=as_json)
     except KeyboardInterrupt:
         print("kimi-nb: interrupted; what is finished is kept, the same command continues", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        sys.stderr.close()
+        drop_output()
         return 1
+    except OSError as error:
+        if error.errno is None:
+            raise  # no answer of the system, but a slip of ours
+        if error.filename is None and output_is_lost():
+            drop_output()
+        return _tell(SystemRefusedError(error), as_json=as_json)
+    return code
+
+
+def _tell(error: KimiNbError, *, as_json: bool) -> int:
+    try:
+        if as_json:
+            print(json.dumps({"error": error.as_dict()}, ensure_ascii=False), flush=True)
+    except OSError:
+        drop_output()
+    with suppress(OSError):
+        print(f"kimi-nb: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 if __name__ == "__main__":

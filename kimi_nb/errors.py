@@ -4,6 +4,7 @@ The tree::
 
     KimiNbError                 what happened, why, and what to do, in one line, with an id
     ├── UsageError              the call itself was wrong: exit code 2
+    ├── SystemRefusedError      the operating system refused a step                   KNB002
     ├── BuildError              llama.cpp could not be built                          KNB2xx
     ├── ModelFileError          a GGUF file is not what it should be                  KNB3xx
     ├── DownloadError           files could not be fetched or verified                KNB4xx
@@ -31,6 +32,7 @@ __all__ = [
     "RehearsalError",
     "RunError",
     "ServerError",
+    "SystemRefusedError",
     "Trouble",
     "UsageError",
     "troubles",
@@ -69,6 +71,22 @@ class UsageError(KimiNbError):
     """The call was wrong: a misspelt parameter, a value out of range, a file that is not there."""
 
     exit_code = 2
+
+
+class SystemRefusedError(KimiNbError):
+    """The operating system refused something that no other error of ours foresees: a full disk, a permission.
+
+    Args:
+        error: What it said.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(
+            "KNB002",
+            "the system refused a step" if error.filename is None else f"the system refused {error.filename}",
+            why=error.strerror or str(error),
+            fix="Look at the disk, its room and its permissions, then run the same command again.",
+        )
 
 
 class BuildError(KimiNbError):

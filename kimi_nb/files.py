@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,7 +10,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cache_home", "models_home", "sha256_file", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "cache_home",
+    "make_folder",
+    "models_home",
+    "sha256_file",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 
 def cache_home() -> Path:
@@ -27,8 +36,28 @@ def models_home() -> Path:
     return Path(chosen).expanduser().absolute()
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        OSError: It cannot be made; that a file stands in its place is said as such.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder", str(path)) from None
+
+
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write ``data`` so that ``path`` holds all of it or what it held before, even after a power loss."""
+    """Write ``data`` so that ``path`` holds all of it or what it held before, even after a power loss.
+
+    Raises:
+        OSError: It cannot be written there, or ``path`` is a folder, a device or a pipe.
+    """
+    if path.exists() and not path.is_file():
+        # A rename would put a file in the place of what stands there: as root, even of /dev/null.
+        why = "it is a folder" if path.is_dir() else "it is not an ordinary file"
+        raise OSError(errno.EINVAL, why, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)

@@ -78,7 +78,7 @@ def test_on_a_small_machine_only_the_smallest_quant_and_nano_are_told(capsys):
     said = capsys.readouterr().out
     assert "UD-TQ1_0" in said
     assert "UD-Q4_K_XL" not in said
-    assert "kimi-nb nano" in said
+    assert "kimi-nb demo" in said
     assert "about 144.0 GiB" in said, "a guess is told as one"
 
 

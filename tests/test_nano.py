@@ -300,7 +300,7 @@ def test_wrong_use_of_the_command_is_exit_code_2(tmp_path, capsys):
     said = capsys.readouterr()
     assert json.loads(said.out)["error"]["id"] == "KNB385"
     assert said.err.count("\n") == 1
-    for words in (["nano"], ["nano", "make", "--shards", "0"], ["nano", "make", "--shards", "five"]):
+    for words in (["nano", "mak"], ["nano", "make", "--shards", "0"], ["nano", "make", "--shards", "five"]):
         with pytest.raises(SystemExit) as caught:
             cli.main(words)
         assert caught.value.code == 2

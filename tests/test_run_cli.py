@@ -47,6 +47,8 @@ def test_without_json_people_are_told_where_to_look(tmp_path, capsys):
         ([str(NOTEBOOKS / "succeeds.ipynb"), "-p", "ctx", "1"], "KNB703"),
         ([str(NOTEBOOKS / "takes_parameters.ipynb"), "-p", "ctx", "many"], "KNB704"),
         ([str(NOTEBOOKS / "succeeds.ipynb"), "--cell-timeout", "0"], "KNB709"),
+        ([str(NOTEBOOKS / "succeeds.ipynb"), "--wall", "nan"], "KNB709"),
+        ([str(NOTEBOOKS / "succeeds.ipynb"), "--wall", "inf"], "KNB709"),
     ],
 )
 def test_wrong_use_is_exit_code_2_one_line_and_no_folder(tmp_path, monkeypatch, capsys, arguments, id_):

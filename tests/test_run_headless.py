@@ -293,9 +293,9 @@ def test_two_notebooks_of_one_name_do_not_overwrite_each_other(tmp_path):
 def test_without_out_each_run_has_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("kimi_nb.run.headless.run_one", lambda *_, **__: pytest.fail("not reached"))
-    from kimi_nb.run.headless import _folder
+    from kimi_nb.run.headless import run_folder
 
-    first, second = _folder(None), _folder(None)
+    first, second = run_folder(None), run_folder(None)
     assert first != second
     assert first.parent == second.parent == tmp_path / "runs"
 

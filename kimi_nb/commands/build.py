@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kimi_nb.commands._types import whole
 from kimi_nb.engine.backend import BACKENDS
 from kimi_nb.engine.build import ensure_build, find_build, verify_build
 from kimi_nb.errors import BuildError
@@ -20,13 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["configure", "main"]
 
 
-def _jobs(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
-
-
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
     parser.add_argument("--backend", choices=BACKENDS, help="default: chosen from what is on this machine")
@@ -35,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--ref", help="build this branch, tag or commit of upstream's repository (needs git)")
     parser.add_argument("--cuda-arch", metavar="N", help='such as 90, or "86;89"; default: the GPUs present')
     parser.add_argument(
-        "--jobs", type=_jobs, metavar="N", help="compilers at once; default: what memory allows"
+        "--jobs", type=whole(1), metavar="N", help="compilers at once; default: what memory allows"
     )
     parser.add_argument(
         "--verify", action="store_true", help="read a finished build again and check every hash"

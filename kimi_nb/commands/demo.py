@@ -37,6 +37,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Build, serve nano, chat, let it call a tool, run all notebooks; return 0 if all of it worked."""
+    from kimi_nb.run.headless import run_folder
+    from kimi_nb.run.lab import notebooks_folder
+
+    # What the last step needs is looked at first: the build before it can take many minutes.
+    notebooks = sorted(notebooks_folder().glob("*.ipynb"))
+    run_folder(args.out)
     say = _screen(quiet=args.json)
     started = time.monotonic()
     say("1/4  llama.cpp")
@@ -55,7 +61,7 @@ def main(args: argparse.Namespace) -> int:
         tokens_s = _chat(server.engine, say)
         called = _tool(server.engine, say)
     say("4/4  the notebooks, headless")
-    run, report = _notebooks(args.out)
+    run, report = _notebooks(notebooks, args.out)
     seconds = time.monotonic() - started
     good = sum(notebook.status == "succeeded" for notebook in run.notebooks)
     done = run.status == "succeeded" and called
@@ -146,9 +152,8 @@ def get_weather(city: str) -> dict[str, str | int]:
     return {"city": city, "temp_c": 4, "sky": "light rain"}
 
 
-def _notebooks(out: Path) -> tuple[Run, Path]:
+def _notebooks(notebooks: list[Path], out: Path) -> tuple[Run, Path]:
     from kimi_nb.run import html_report, run_notebooks
-    from kimi_nb.run.lab import notebooks_folder
 
-    run = run_notebooks(sorted(notebooks_folder().glob("*.ipynb")), out=out, progress=ProgressLine())
+    run = run_notebooks(notebooks, out=out, progress=ProgressLine())
     return run, html_report(run)

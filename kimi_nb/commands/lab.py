@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from kimi_nb.commands._types import whole
+
 if TYPE_CHECKING:
     import argparse
 
@@ -13,7 +15,10 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.add_argument(
-        "--port", type=int, metavar="N", help="port to listen on (default: the first free one from 8888)"
+        "--port",
+        type=whole(1, 65535),
+        metavar="N",
+        help="port to listen on (default: the first free one from 8888)",
     )
     parser.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
     parser.add_argument(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kimi_nb.commands._types import whole
+
 if TYPE_CHECKING:
+    import argparse
+
     from kimi_nb.nano.make import Weights
 
 __all__ = ["configure", "main"]
@@ -16,23 +19,26 @@ __all__ = ["configure", "main"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this verb's arguments."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    make = actions.add_parser(
-        "make", help="write nano's GGUF file", description="Write nano's GGUF file.", allow_abbrev=False
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=["make"],
+        default="make",
+        help="write nano's GGUF file, or find the shipped one (default)",
     )
-    make.add_argument(
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
         help="the folder to write to (default: the shipped file is used where it lies)",
     )
-    make.add_argument(
-        "--shards", type=_positive, default=1, metavar="N", help="cut it into N files (default: 1)"
+    parser.add_argument(
+        "--shards", type=whole(1), default=1, metavar="N", help="cut it into N files (default: 1)"
     )
-    make.add_argument(
+    parser.add_argument(
         "--random-weights", action="store_true", help="the same shape with random weights, which say nothing"
     )
-    make.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -68,9 +74,3 @@ def main(args: argparse.Namespace) -> int:
     for path in made:
         print(f"  {path}  {path.stat().st_size / 1e6:.1f} MB  sha256 {sha256_file(path)}")
     return 0
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)

@@ -6,16 +6,15 @@ Sizes are in MiB (1,048,576 bytes), as NVML and llama.cpp give them.
 from __future__ import annotations
 
 import json
+import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from kimi_nb.errors import UsageError
 from kimi_nb.files import write_json
 from kimi_nb.records import RecordError, from_plain, to_plain
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = [
     "Cpu",
@@ -311,9 +310,8 @@ class Machine:
             UsageError: The file cannot be written there (KNB134).
         """
         try:
-            if path.is_dir():
-                raise IsADirectoryError(21, "it is a folder")
-            write_json(path, self.to_json())
+            # A link is followed: /dev/stdout is one, and renaming would put our file in its place.
+            write_json(Path(os.path.realpath(path)), self.to_json())
         except OSError as error:
             raise UsageError(
                 "KNB134",

@@ -77,9 +77,7 @@ def first_look_lines(look: FirstLook) -> list[str]:
         else:
             lines.append(f"  {by_size[0].quant.publisher} has {len(by_size)} more: {_summary(by_size)}.")
     if not any(one.fits_memory for one in look.quants):
-        lines.append(
-            "  nano, the laptop-sized model of the same architecture, runs here: make it with kimi-nb nano."
-        )
+        lines.append("  nano, the laptop-sized model of the same architecture, runs here: kimi-nb demo.")
     return lines + _wrapped(_CAUTION, "  ")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kimi_nb.errors import KimiNbError, ModelFileError, UsageError
-from kimi_nb.files import sha256_file
+from kimi_nb.files import make_folder, sha256_file
 from kimi_nb.nano.shape import SHAPE
 from kimi_nb.processes import spawn
 
@@ -90,7 +90,7 @@ def make_nano(
     """
     per_shard = _tensors_per_shard(shards)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with tempfile.TemporaryDirectory(prefix=".nano-", dir=folder) as name:
             whole = Path(name) / "whole.gguf"
             _write_whole(whole, weights, seed, encoding)

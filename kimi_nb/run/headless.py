@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import tempfile
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.errors import KimiNbError, RunError, UsageError
-from kimi_nb.files import write_json
+from kimi_nb.files import make_folder, write_json
 from kimi_nb.run.notebook import find_notebooks
 from kimi_nb.run.one import Job, run_one
 from kimi_nb.run.parameters import assign_parameters
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from kimi_nb.progress import ProgressLine
 
-__all__ = ["RECORD", "run_notebooks"]
+__all__ = ["RECORD", "run_folder", "run_notebooks"]
 
 RECORD = "run.json"
 _PACKAGES = [
@@ -84,14 +85,14 @@ def run_notebooks(
         RunError: The run's folder cannot be used.
     """
     paths = find_notebooks(notebooks)
-    if cell_timeout_s < 1 or start_timeout_s < 1 or wall_s <= 0:
+    if cell_timeout_s < 1 or start_timeout_s < 1 or not 0 < wall_s < math.inf:
         raise UsageError(
             "KNB709", "a time limit is not positive", why="a run without time would end at once",
             fix="Give seconds, 1 or more.",
         )  # fmt: skip
     assigned = assign_parameters(paths, parameters or {})
     names = _names(paths)
-    folder = _folder(out)
+    folder = run_folder(out)
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     waiting = [
         NotebookRun(name, "not_run", parameters=Secrets(given).mask_parameters(given))
@@ -146,11 +147,19 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _folder(out: str | os.PathLike[str] | None) -> Path:
+def run_folder(out: str | os.PathLike[str] | None) -> Path:
+    """Make the folder of a run, and prove that it can be written.
+
+    Args:
+        out: Which; ``runs/DATE-TIME`` in the current one when not given.
+
+    Raises:
+        RunError: It cannot be used (KNB706).
+    """
     try:
         if out is not None:
             folder = Path(out).absolute()
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             with tempfile.TemporaryFile(dir=folder):
                 return folder
         stem = f"runs/{datetime.now().astimezone():%Y%m%d-%H%M%S}"

@@ -1,0 +1,28 @@
+"""Types of command line values that several verbs take."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["whole"]
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return a reader of whole numbers from ``low`` up, to ``high`` if given."""
+    span = f"from {low} up" if high is None else f"from {low} to {high}"
+
+    def read(text: str) -> int:
+        if (
+            not text.isascii()
+            or not text.isdecimal()
+            or int(text) < low
+            or (high is not None and int(text) > high)
+        ):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {span}")
+        return int(text)
+
+    return read

@@ -1,0 +1,181 @@
+"""The command line as a whole: one line and one JSON document for every trouble, whatever the streams are."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kimi_nb.cli import VERBS, _parser, main
+from kimi_nb.files import make_folder, write_bytes
+
+ROOT = Path(__file__).parents[1]
+KIMI_NB = [sys.executable, "-m", "kimi_nb.cli"]
+FENCED = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`((?:\.venv/bin/)?kimi-nb [^`]+)`")
+OURS = re.compile(r"(\.venv/bin/)?kimi-nb ")
+
+
+def ran(words, **options):
+    return subprocess.run(
+        [*KIMI_NB, *words], capture_output=True, text=True, timeout=120, check=False, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "VERB"),
+        (["chekc"], "Did you mean kimi-nb check?"),
+        (["check", "--frob"], "--frob"),
+        (["estimate"], "--gguf --model is required"),
+        (["build", "--jobs", "0"], "'0' is not a whole number from 1 up"),
+        (["build", "--jobs", "\u0663"], "is not a whole number from 1 up"),
+        (["lab", "--port", "99999"], "'99999' is not a whole number from 1 to 65535"),
+        (["nano", "make", "--shards", "0"], "'0' is not a whole number from 1 up"),
+    ],
+)
+def test_wrong_use_is_one_line_with_an_id_and_one_json_document(words, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--json"])
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["id"] == "KNB001"
+    assert err.startswith("kimi-nb: KNB001: ")
+    assert err.count("\n") == 1
+    assert says in err
+
+
+def test_kimi_nb_nano_alone_says_where_nano_lies(capsys):
+    assert main(["nano", "--json"]) == 0
+    assert Path(json.loads(capsys.readouterr().out)["path"]).is_file()
+
+
+def test_output_that_the_system_does_not_take_is_one_line_and_no_traceback():
+    for words in (["check"], ["check", "--json"], ["models"]):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [*KIMI_NB, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+            )
+        assert done.returncode == 1
+        assert re.fullmatch(r"kimi-nb: KNB002: .*No space left on device.*\n", done.stderr)
+
+
+def test_a_reader_that_goes_away_is_no_trouble():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*KIMI_NB, "check"], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_harm_nothing(build, closed, tmp_path):
+    words = shlex.join([*KIMI_NB, "nano", "--shards", "3", "--out", str(tmp_path / "nano"), "--json"])
+    done = subprocess.run(
+        ["sh", "-c", f"{words} {closed}"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    if not re.search(r"(?<!2)>&-", closed):
+        assert len(json.loads(done.stdout)["files"]) == 3
+    assert len(list((tmp_path / "nano").glob("*.gguf"))) == 3
+
+
+def test_a_trouble_that_no_error_of_ours_foresees_names_the_file_and_is_one_line(monkeypatch, capsys):
+    def refuse(args):
+        raise PermissionError(13, "Permission denied", "/some/file")
+
+    monkeypatch.setattr("kimi_nb.commands.models.main", refuse)
+    assert main(["models", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["id"] == "KNB002"
+    assert "/some/file: Permission denied" in err
+    assert err.count("\n") == 1
+
+
+def test_a_device_or_a_pipe_is_never_replaced_by_a_file_of_ours(tmp_path, capsys):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link"):
+        assert main(["check", "--save", str(path), "--json"]) == 2
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert (error["id"], error["why"]) == ("KNB134", "it is not an ordinary file")
+    assert pipe.is_fifo()
+    with pytest.raises(OSError, match="it is a folder"):
+        write_bytes(tmp_path, b"")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
+
+
+def test_a_saved_machine_goes_where_a_link_points(tmp_path, capsys):
+    (tmp_path / "link.json").symlink_to(tmp_path / "machine.json")
+    assert main(["check", "--save", str(tmp_path / "link.json")]) == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "machine.json").read_bytes())["format"] == 1
+
+
+@pytest.mark.parametrize("words", [["demo"], ["run", str(ROOT / "notebooks/01_setup.ipynb")], ["nano"]])
+def test_a_file_where_a_folder_is_asked_for_is_said_before_anything_starts(words, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert main([*words, "--out", str(tmp_path / "file"), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["why"] == "it is a file, not a folder"
+    assert err.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_is_made_with_those_above_it(tmp_path):
+    make_folder(tmp_path / "a/b")
+    make_folder(tmp_path / "a/b")
+    assert (tmp_path / "a/b").is_dir()
+
+
+def told():
+    """Return what our texts say of our command: whole lines to copy, and mentions in a sentence."""
+    lines, mentions = [], []
+    texts = [*(ROOT / "notebooks").glob("*.py"), *(ROOT / "kimi_nb/troubles").glob("*.toml")]
+    for path in [ROOT / "README.md", *sorted(texts)]:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".py":
+            text = re.sub(r"^# ?", "", text, flags=re.MULTILINE)
+        blocks = "\n".join(FENCED.findall(text)).replace("\\\n", " ")
+        for found, words in ((lines, blocks.splitlines()), (mentions, INLINE.findall(text))):
+            found += [pytest.param(word, id=f"{path.name}: {word}") for word in words if OURS.match(word)]
+    return lines, mentions
+
+
+LINES, MENTIONS = told()
+
+
+def test_the_commands_told_are_found():
+    assert len(LINES) > 25
+    assert len(MENTIONS) > 5
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_command_told_to_the_reader_parses(line):
+    words = shlex.split(line, comments=True)[1:]
+    shell = [number for number, word in enumerate(words) if re.match(r"[|&;>]|2>", word)]
+    words = words[: shell[0]] if shell else words
+    if words == ["--version"]:
+        return
+    assert _parser(words[0]).parse_args(words).verb in VERBS
+
+
+@pytest.mark.parametrize("mention", MENTIONS)
+def test_every_verb_and_option_mentioned_is_there(mention, capsys):
+    verb, *words = shlex.split(mention)[1:]
+    if verb == "VERB":
+        return
+    assert verb in VERBS
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    known = re.findall(r"--[a-z-]+", capsys.readouterr().out)
+    assert [word for word in words if word.startswith("--") and word not in known] == []
