@@ -81,6 +81,7 @@ class Measurement:
         n_moe: Layers of experts.
         n_expert: Experts in each of them.
         n_vocab: Tokens of its vocabulary.
+        moe_bytes: Weights that one token reads in one of its layers of experts, on average.
         settings: The settings it ran with, by llama.cpp's names.
         prompt_tokens: Tokens read in one sample; 0 where it wrote.
         written_tokens: Tokens written in one sample; 0 where it read.
@@ -92,6 +93,7 @@ class Measurement:
     n_moe: int
     n_expert: int
     n_vocab: int
+    moe_bytes: float
     settings: dict[str, Any]
     prompt_tokens: int
     written_tokens: int
@@ -115,6 +117,7 @@ class ProfileModel:
         n_vocab: Tokens of the vocabulary.
         dense_bytes: Weights of a dense layer, on average.
         rest_bytes: Weights of a layer of experts that every token uses.
+        attention_bytes: The part of these that is attention.
         used_bytes: Weights of the experts that one token uses in a layer, on average.
         experts_bytes: Weights of all experts of a layer, on average.
         head_bytes: Weights of the output.
@@ -132,6 +135,7 @@ class ProfileModel:
     n_vocab: int
     dense_bytes: float
     rest_bytes: float
+    attention_bytes: float
     used_bytes: float
     experts_bytes: float
     head_bytes: float

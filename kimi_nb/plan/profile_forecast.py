@@ -2,17 +2,302 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from math import ceil
+from typing import TYPE_CHECKING
+
+from kimi_nb.errors import UsageError
+from kimi_nb.plan.memory_placement import place
+from kimi_nb.plan.memory_verdict import memory_report, rooms
+from kimi_nb.plan.memory_weights import weights_of
+from kimi_nb.plan.profile import Cost
+from kimi_nb.plan.profile_lookup import CostTable
+from kimi_nb.plan.profile_model import is_dense, layer_bytes, mismatch
+from kimi_nb.plan.speed import Band, Forecast
 
 if TYPE_CHECKING:
     from kimi_nb.machine import Machine
     from kimi_nb.model import Model
-    from kimi_nb.plan.profile import Profile
+    from kimi_nb.plan.memory_placement import Placement
+    from kimi_nb.plan.memory_weights import Entry, ModelWeights
+    from kimi_nb.plan.profile import Part, Profile, Way
     from kimi_nb.plan.settings import Settings
 
-__all__ = ["forecast_from"]
+__all__ = ["PROMPT_TOKENS", "forecast_from", "step_costs"]
+
+PROMPT_TOKENS = 2048
+"""Length of the prompt that the forecast is for, as llama-bench's pp2048."""
+
+_OFFLOAD_FROM = 32
+_DEFAULT_UBATCH = 512
+_DEFAULT_BATCH = 2048
+_DECODE_MARGIN = 0.05
+_PREFILL_MARGIN = 0.10
+"""What a slice leaves open beside the spread of its measurements; see ``benchmarks/bench_forecast.py``."""
+
+_UNMEASURED_DISK = Cost(low=500.0, expected=2000.0, high=6000.0)  # MiB/s
+_FEWER_MISSES = 0.45  # the system keeps what is used often: of the reads that miss by size, this part at best
+_WORKED_OUT = 1.8  # how far a way that was not measured itself may be off
+_GAIN = 0.25  # threads that bring less than this part of their number are waiting for memory
+_NOTHING = Cost(low=0.0, expected=0.0, high=0.0)
 
 
-def forecast_from(profile: Profile, model: Model, settings: Settings, machine: Machine) -> Any:
-    """Return how fast a model will be; see :func:`kimi_nb.plan.profile.forecast_from`."""
-    raise NotImplementedError
+@dataclass
+class _Sum:
+    """Milliseconds of one step, by what they go to."""
+
+    parts: dict[str, Cost] = field(default_factory=dict)
+
+    def add(self, what: str, cost: Cost) -> None:
+        self.parts[what] = self.parts.get(what, _NOTHING) + cost
+
+    @property
+    def total(self) -> Cost:
+        total = _NOTHING
+        for cost in self.parts.values():
+            total = total + cost
+        return total
+
+
+@dataclass(frozen=True)
+class _Here:
+    """What a forecast needs of profile, model, machine and settings."""
+
+    profile: Profile
+    table: CostTable
+    weights: ModelWeights
+    placement: Placement
+    settings: Settings
+    cores: int
+    missing: float
+    notes: dict[str, None] = field(default_factory=dict)
+
+    def threads(self, tokens: int) -> int:
+        """Return the processor threads of a step."""
+        wanted = self.settings.threads or self.cores
+        return (self.settings.threads_batch or wanted) if tokens > 1 else wanted
+
+    def cost(self, part: Part, way: Way, tokens: int) -> Cost:
+        """Return a part's cost; where its way was not measured, worked out from one that was."""
+        kind = self.settings.cache_type_k or "f16"
+        found = self.table.find(part, way, threads=self.threads(tokens), tokens=tokens, kv_type=kind)
+        if found is not None and (self.table.has(part, way, tokens=tokens) or part == "depth"):
+            return found
+        return self._worked_out(part, way, tokens)
+
+    def _worked_out(self, part: Part, way: Way, tokens: int) -> Cost:
+        kind, threads = self.settings.cache_type_k or "f16", self.threads(tokens)
+        others: dict[Way, tuple[Way, ...]] = {
+            "gpu": ("experts_offload", "experts_cpu", "cpu"),
+            "cpu": ("experts_cpu", "experts_offload", "gpu"),
+            "experts_cpu": ("cpu", "experts_offload", "gpu"),
+            "experts_offload": ("experts_cpu", "cpu", "gpu"),
+        }
+        for other in others[way]:
+            if not self.table.has(part, other, tokens=tokens):
+                continue
+            found = self.table.find(part, other, threads=threads, tokens=tokens, kv_type=kind)
+            if found is not None:
+                self.notes[f"{part} on {way} was not measured; worked out from {other}"] = None
+                return Cost(
+                    low=found.low / _WORKED_OUT, expected=found.expected, high=found.high * _WORKED_OUT
+                )
+        if part in {"depth", "head"}:
+            return _NOTHING
+        raise UsageError(
+            "KNB842",
+            f"the profile of {self.profile.made[:10]} does not cover these settings",
+            why=f"nothing was measured from which the cost of {part} on {way} would follow",
+            fix="Measure again with `kimi-nb rehearse` and a larger --budget.",
+        )
+
+
+def forecast_from(
+    profile: Profile,
+    model: Model,
+    settings: Settings,
+    machine: Machine,
+    *,
+    depth: int = 0,
+    prompt_tokens: int = PROMPT_TOKENS,
+) -> Forecast:
+    """Return how fast a model will be; see :func:`kimi_nb.plan.profile.forecast_from`.
+
+    Args:
+        profile: What was measured.
+        model: The model, from its header.
+        settings: How it is run.
+        machine: Where.
+        depth: Tokens that are in the cache already.
+        prompt_tokens: Length of the prompt that is read.
+    """
+    if why := mismatch(profile, model):
+        raise UsageError(
+            "KNB842",
+            f"the profile of {profile.model.name} {profile.model.quant} says nothing of {model.name}",
+            why=why,
+            fix="Measure this one with `kimi-nb rehearse`.",
+        )
+    here = _here(profile, model, settings, machine)
+    decode = _step(here, 1, depth)
+    prompt, prefill = _prompt(here, depth, prompt_tokens)
+    return Forecast(
+        decode_tok_s=_rate(1, decode.total, _DECODE_MARGIN),
+        prefill_tok_s=_rate(prompt, prefill.total, _PREFILL_MARGIN),
+        decode_bound=_bound(here, decode, 1),
+        prefill_bound=_bound(here, prefill, _ubatch(settings, here.weights)),
+        source="measured",
+        notes=(f"measured on {profile.machine} on {profile.made[:10]}", *here.notes),
+    )
+
+
+def step_costs(
+    profile: Profile, model: Model, settings: Settings, machine: Machine, *, tokens: int = 1, depth: int = 0
+) -> dict[str, Cost]:
+    """Return what one step costs by what it goes to: ``cpu``, ``gpu``, ``pcie``, ``disk``; in milliseconds.
+
+    The arguments and errors are those of :func:`forecast_from`.
+    """
+    return _step(_here(profile, model, settings, machine), tokens, depth).parts
+
+
+def _here(profile: Profile, model: Model, settings: Settings, machine: Machine) -> _Here:
+    weights = weights_of(model)
+    report = memory_report(model, settings, machine)
+    return _Here(
+        profile=profile,
+        table=CostTable(profile),
+        weights=weights,
+        placement=place(weights, settings, [(room.name, room.free_mib) for room in rooms(machine)]),
+        settings=settings,
+        cores=machine.cpu.usable_cores,
+        missing=report.host.paged_mib / report.host.model_mib if report.host.model_mib else 0.0,
+    )
+
+
+def _ubatch(settings: Settings, weights: ModelWeights) -> int:
+    context = settings.ctx_size or weights.context_length
+    return max(
+        min(context, settings.batch_size or _DEFAULT_BATCH, settings.ubatch_size or _DEFAULT_UBATCH), 1
+    )
+
+
+def _prompt(here: _Here, depth: int, prompt_tokens: int) -> tuple[int, _Sum]:
+    """Return the tokens of a prompt and what all its steps cost."""
+    tokens = _ubatch(here.settings, here.weights)
+    prompt = max(min(prompt_tokens, here.settings.ctx_size or prompt_tokens), 1)
+    tokens = min(tokens, prompt)
+    steps = ceil(prompt / tokens)
+    total = _Sum()
+    # The last step may be shorter; every other one finds the ones before it in the cache.
+    for number in range(steps):
+        size = min(tokens, prompt - number * tokens)
+        for what, cost in _step(here, size, depth + number * tokens, last=number == steps - 1).parts.items():
+            total.add(what, cost)
+    return prompt, total
+
+
+def _step(here: _Here, tokens: int, depth: int, *, last: bool = True) -> _Sum:
+    """Return what one step costs; ``last`` says whether an answer is wanted from it."""
+    found, host = _Sum(), here.placement.n_gpus
+    on_gpu = any(device != host for device in here.placement.layers)
+    offload = on_gpu and tokens >= _OFFLOAD_FROM and here.settings.op_offload is not False
+    base: Way = "gpu" if on_gpu else "cpu"
+    found.add(base, here.cost("fixed", base, tokens))
+    layers = list(enumerate(here.weights.layers))
+    if tokens > 1:
+        layers.pop()  # of the last layer only the attention is computed, which is in the step's own cost
+    for number, layer in layers:
+        place_: Way = "cpu" if here.placement.layers[number] == host else "gpu"
+        if is_dense(layer):
+            found.add(place_, here.cost("dense", place_, tokens) * _heavier_dense(here, layer))
+        else:
+            _add_moe(here, found, number, offload=offload, tokens=tokens)
+    if last or tokens == 1:
+        at: Way = "cpu" if here.placement.output == host else "gpu"
+        size = here.weights.ends["output"].on_host / (here.profile.model.head_bytes or 1.0)
+        found.add(at, here.cost("head", at, 1) * size)
+    if depth:
+        for device in here.placement.layers:
+            at = "cpu" if device == host or here.settings.kv_offload is False else "gpu"
+            found.add(at, here.cost("depth", at, tokens) * (depth / 1024))
+    if here.missing:
+        found.add("disk", _disk(here, tokens))
+    return found
+
+
+def _add_moe(here: _Here, found: _Sum, number: int, *, offload: bool, tokens: int) -> None:
+    layer, host = here.weights.layers[number], here.placement.n_gpus
+    heavier = _heavier_moe(here, layer)
+    away: Way = "experts_offload" if offload else "experts_cpu"
+    if here.placement.layers[number] == host:
+        if offload:  # all of the layer's weights are sent, not only its experts
+            found.add("pcie", here.cost("moe", away, tokens) * heavier)
+        else:
+            found.add("cpu", here.cost("moe", "cpu", tokens) * heavier)
+        return
+    experts = [entry for entry in layer if entry.is_expert]
+    there = sum(entry.on_host for entry in experts if here.placement.device_of(entry, number) == host)
+    share = there / (sum(entry.on_host for entry in experts) or 1)
+    if share:
+        found.add("pcie" if offload else "cpu", here.cost("moe", away, tokens) * (heavier * share))
+    if share < 1:
+        found.add("gpu", here.cost("moe", "gpu", tokens) * (heavier * (1 - share)))
+
+
+def _used_share(here: _Here) -> float:
+    return here.weights.shape.n_expert_used / max(here.weights.shape.n_expert, 1)
+
+
+def _heavier_moe(here: _Here, layer: tuple[Entry, ...]) -> float:
+    """Return how many times the profile's bytes a token reads in this layer."""
+    usual = here.profile.model.rest_bytes + here.profile.model.used_bytes
+    return sum(layer_bytes(layer, _used_share(here))) / (usual or 1.0)
+
+
+def _heavier_dense(here: _Here, layer: tuple[Entry, ...]) -> float:
+    return layer_bytes(layer, 1.0)[0] / (here.profile.model.dense_bytes or 1.0)
+
+
+def _disk(here: _Here, tokens: int) -> Cost:
+    """Return the time for reading again what main memory does not hold."""
+    touched = 1 - (1 - _used_share(here)) ** tokens
+    n_bytes = 0.0
+    for number, layer in enumerate(here.weights.layers):
+        for entry in layer:
+            if here.placement.device_of(entry, number) == here.placement.n_gpus:
+                n_bytes += entry.on_host * (touched if entry.is_expert else 1.0)
+    mib = n_bytes * here.missing / 2**20
+    speed = here.profile.disk_read_mib_s
+    if speed is None:
+        here.notes["the disk's speed was not measured"] = None
+        speed = _UNMEASURED_DISK
+    share = round(100 * here.missing)
+    here.notes[f"{share} % of the weights in main memory find no room and are read from disk again"] = None
+    return Cost(
+        low=1000 * mib * _FEWER_MISSES / max(speed.high, 1.0),
+        expected=1000 * mib / max(speed.expected, 1.0),
+        high=1000 * mib / max(speed.low, 1.0),
+    )
+
+
+def _rate(tokens: int, ms: Cost, margin: float) -> Band:
+    low, expected, high = (1000 * tokens / max(x, 1e-6) for x in (ms.high, ms.expected, ms.low))
+    return Band(low * (1 - margin), expected, high * (1 + margin))
+
+
+def _bound(here: _Here, found: _Sum, tokens: int) -> str:
+    """Return what most of the time goes to; the processor's may be waiting for memory."""
+    most = max(found.parts, key=lambda what: found.parts[what].expected)
+    if most != "cpu":
+        return most
+    threads = here.threads(tokens)
+    fewer = [cost.threads for cost in here.profile.costs if 0 < cost.threads < threads and cost.tokens == 1]
+    if tokens > 1 or not fewer:
+        return "cpu"
+    way: Way = "experts_cpu" if here.table.has("moe", "experts_cpu") else "cpu"
+    now = here.table.find("moe", way, threads=threads, tokens=1)
+    then = here.table.find("moe", way, threads=max(fewer), tokens=1)
+    if now is None or then is None or not now.expected:
+        return "cpu"
+    return "ram" if then.expected / now.expected - 1 < _GAIN * (threads / max(fewer) - 1) else "cpu"

@@ -126,7 +126,7 @@ def run_bench(
     Raises:
         RehearsalError: It cannot be started, or fails (KNB844); it says nothing for ten minutes (KNB845).
     """
-    argv = [
+    argv: list[str | os.PathLike[str]] = [
         build.program("llama-bench"),
         *("-m", path, "-o", "jsonl", "-r", str(tests.repetitions), "-d", str(tests.depth)),
         *("-p", _listed(tests.prompts), "-n", _listed(tests.writes), "-t", _listed(tests.threads)),

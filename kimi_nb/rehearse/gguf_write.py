@@ -53,9 +53,8 @@ def header_bytes(keys: Mapping[str, tuple[str, Any]], tensors: Sequence[TensorSp
         parts += [_string(name), _typed(kind, value)]
     offset = 0
     for spec in tensors:
-        n = len(spec.shape)
-        kind = TYPES_BY_NAME[spec.type].id
-        parts += [_string(spec.name), struct.pack(f"<I{n}QIQ", n, *spec.shape, kind, offset)]
+        n, number = len(spec.shape), TYPES_BY_NAME[spec.type].id
+        parts += [_string(spec.name), struct.pack(f"<I{n}QIQ", n, *spec.shape, number, offset)]
         offset += padded(spec.n_bytes)
     data = b"".join(parts)
     return data + bytes(padded(len(data)) - len(data))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.errors import UsageError
+from kimi_nb.model.ggml_types import TYPES_BY_NAME
+from kimi_nb.model.gguf_values import NumberArray
 from kimi_nb.rehearse.blocks import random_blocks
 from kimi_nb.rehearse.gguf_write import TensorSpec, header_bytes, padded
 
@@ -168,18 +170,17 @@ def _keys(model: Model, part: Slice) -> dict[str, tuple[str, Any]]:
         key = name.removeprefix(start)
         if key == name or key in changed or key == "nextn_predict_layers":
             continue
-        kind = model.types[name]
-        if kind.startswith("arr[") and len(value) >= model.block_count:  # type: ignore[arg-type] # an array
-            value = [value[n] for n in _sources(model, part)]  # type: ignore[index] # noqa: PLW2901 - one for each layer
-        keys[name] = (kind, value)
+        one_each = isinstance(value, NumberArray) and len(value) >= model.block_count
+        keys[name] = (
+            model.types[name],
+            [value[n] for n in _sources(model, part)] if one_each else value,  # type: ignore[index] # an array
+        )
     return keys | {start + key: ("u32", value) for key, value in changed.items()}
 
 
 def _pieces(spec: TensorSpec, seed: int) -> Iterator[bytes]:
     """Yield a tensor's data, padding included."""
     import numpy as np
-
-    from kimi_nb.model.ggml_types import TYPES_BY_NAME
 
     kind = TYPES_BY_NAME[spec.type]
     blocks = spec.n_bytes // kind.type_size
@@ -207,9 +208,7 @@ def _odd(count: int) -> int:
 def _repeated(pattern: Any, n_bytes: int) -> Iterator[bytes]:
     import numpy as np
 
-    times = max(_WRITE_BYTES // len(pattern), 1)
-    piece = memoryview(np.tile(pattern, min(times, -(-n_bytes // len(pattern)))))
-    left = n_bytes
-    while left > 0:
-        yield piece[: min(left, len(piece))]  # type: ignore[misc] # as good as bytes for writing
-        left -= len(piece)
+    times = min(max(_WRITE_BYTES // len(pattern), 1), -(-n_bytes // len(pattern)))
+    piece = np.tile(pattern, times).tobytes()
+    for left in range(n_bytes, 0, -len(piece)):
+        yield piece if left >= len(piece) else piece[:left]
