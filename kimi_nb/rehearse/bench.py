@@ -16,7 +16,7 @@ from kimi_nb.errors import RehearsalError
 from kimi_nb.processes import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
     from typing import IO
 
@@ -110,7 +110,7 @@ def run_bench(
     *,
     deadline: float | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> Iterator[BenchRow]:
+) -> Generator[BenchRow, None, None]:
     """Run llama-bench on a file and yield each test's row when it is done.
 
     The program ends with this generator, and with this process.

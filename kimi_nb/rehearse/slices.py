@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from kimi_nb.model import Model, TensorInfo
 
-__all__ = ["Slice", "moe_layers", "slice_bytes", "slice_tensors", "write_slice"]
+__all__ = ["Slice", "moe_bytes", "moe_layers", "slice_bytes", "slice_tensors", "write_slice"]
 
 _EXPERT_ROLES = ("ffn_gate_exps", "ffn_up_exps", "ffn_gate_up_exps", "ffn_down_exps")
 _ROUTER_ROLES = ("ffn_gate_inp", "exp_probs_b")
@@ -78,6 +78,16 @@ def slice_tensors(model: Model, part: Slice) -> list[TensorSpec]:
 def slice_bytes(model: Model, part: Slice) -> int:
     """Return the bytes of a slice's weights."""
     return sum(padded(spec.n_bytes) for spec in slice_tensors(model, part))
+
+
+def moe_bytes(model: Model, part: Slice) -> float:
+    """Return the bytes that one token reads in a slice's layer of experts, on average; 0 without any."""
+    used = model.expert_used_count / max(part.n_expert, 1)
+    total = 0.0
+    for spec in slice_tensors(model, part):
+        if spec.name.startswith("blk.") and int(spec.name.split(".")[1]) >= part.n_dense:
+            total += spec.n_bytes * (used if _role(spec.name) in _EXPERT_ROLES else 1.0)
+    return total / part.n_moe if part.n_moe else 0.0
 
 
 def write_slice(

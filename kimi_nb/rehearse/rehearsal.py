@@ -1,0 +1,232 @@
+"""The rehearsal: measure on this machine what the parts of a model cost, without having the model."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from kimi_nb.errors import RehearsalError, UsageError
+from kimi_nb.plan.profile import Measurement, Profile
+from kimi_nb.plan.profile_fit import fit_costs
+from kimi_nb.plan.profile_model import profile_model
+from kimi_nb.rehearse.bench import run_bench
+from kimi_nb.rehearse.disk_speed import disk_read_mib_s
+from kimi_nb.rehearse.private_folder import private_folder
+from kimi_nb.rehearse.program import choose_slices, stages
+from kimi_nb.rehearse.quiet import Others
+from kimi_nb.rehearse.saved import machine_key
+from kimi_nb.rehearse.slices import moe_bytes, write_slice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kimi_nb.engine import Build
+    from kimi_nb.machine import Machine
+    from kimi_nb.model import Model
+    from kimi_nb.plan.profile import ProfileModel
+    from kimi_nb.rehearse.program import Slices, Stage
+    from kimi_nb.rehearse.slices import Slice
+
+    Progress = Callable[[str, float], None]
+    """Called with a line of text and the fraction of the time that has passed."""
+
+__all__ = ["rehearse"]
+
+_LEAST_BUDGET_S = 5.0
+_PATIENCE = 2.0
+_BUSY = 0.1
+
+
+@dataclass
+class _Run:
+    """One rehearsal under way."""
+
+    model: Model
+    build: Build
+    slices: Slices
+    folder: Path
+    start: float
+    budget_s: float
+    progress: Progress
+    cancelled: Callable[[], bool] | None
+    measured: list[Measurement] = field(default_factory=list)
+    written: dict[Slice, Path] = field(default_factory=dict)
+
+    def fraction(self) -> float:
+        """Return how much of the time has passed."""
+        return min((time.monotonic() - self.start) / self.budget_s, 1.0)
+
+    def path(self, part: Slice) -> Path:
+        """Return a slice's file, written at the first call."""
+        if part not in self.written:
+            number = len(self.written)
+            self.progress(f"writing slice {number + 1}", self.fraction())
+            try:
+                self.written[part] = write_slice(
+                    self.model,
+                    part,
+                    self.folder / f"slice-{number}.gguf",
+                    holes=self.slices.holes,
+                    progress=lambda _: self.stop_if_cancelled(),
+                )
+            except OSError as error:
+                raise RehearsalError(
+                    "KNB846",
+                    "a slice of the model could not be written",
+                    why=f"{error.strerror or error} in {self.folder.parent}",
+                    fix="Free some space there, or set KIMI_NB_CACHE to a folder on another disk.",
+                ) from error
+        return self.written[part]
+
+    def stop_if_cancelled(self) -> None:
+        """Leave, where the caller wants it."""
+        if self.cancelled is not None and self.cancelled():
+            raise KeyboardInterrupt
+
+    def do(self, stage: Stage) -> None:
+        """Run one stage, as far as the time goes; what cannot be done without has twice the time."""
+        self.stop_if_cancelled()
+        deadline = self.start + self.budget_s * (_PATIENCE if stage.needed else 1.0)
+        if time.monotonic() > deadline:
+            return
+        path = self.path(stage.part)
+        self.progress(stage.about, self.fraction())
+        rows = run_bench(
+            self.build, path, stage.settings, stage.tests, deadline=deadline, cancelled=self.cancelled
+        )
+        with closing(rows):  # ends llama-bench at once, whatever happens here
+            for row in rows:
+                self.measured.append(
+                    Measurement(
+                        n_dense=stage.part.n_dense,
+                        n_moe=stage.part.n_moe,
+                        n_expert=stage.part.n_expert,
+                        n_vocab=stage.part.n_vocab,
+                        moe_bytes=moe_bytes(self.model, stage.part),
+                        settings={**stage.settings.to_dict(), "threads": row.threads},
+                        prompt_tokens=row.prompt_tokens,
+                        written_tokens=row.written_tokens,
+                        depth=row.depth,
+                        samples_ms=row.samples_ms,
+                    )
+                )
+        self.stop_if_cancelled()
+
+
+def rehearse(
+    model: Model,
+    machine: Machine,
+    *,
+    budget_s: float = 60.0,
+    build: Build | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    max_slice_mib: float | None = None,
+) -> Profile:
+    """Measure on this machine what the parts of a model cost.
+
+    Slices of the model (its true width and types, a few layers, random weights) are run with the real
+    llama-bench, the most telling settings first, until the time is over.
+
+    Args:
+        model: The model, from its header.
+        machine: This machine, as probed.
+        budget_s: Seconds it may take, more or less: for what no profile can do without, up to twice as long.
+        build: llama.cpp; the finished build if not given.
+        progress: Called with what is being done and the fraction of time that has passed.
+        cancelled: Asked now and then; once it says yes, everything ends with ``KeyboardInterrupt``.
+        max_slice_mib: The largest slice; by the machine's free memory if not given.
+
+    Returns:
+        The profile; nothing is saved.
+
+    Raises:
+        UsageError: The time is too short to measure anything (KNB847), or the model cannot be cut (KNB843).
+        RehearsalError: A slice cannot be written (KNB846), llama-bench fails (KNB844), or there is no
+            finished build (KNB849).
+        BuildError: There is no place for the slices (KNB840).
+        ModelFileError: KNB371, the model is not covered.
+    """
+    if not budget_s >= _LEAST_BUDGET_S:
+        raise UsageError(
+            "KNB847",
+            f"a rehearsal cannot be made in {budget_s:g} seconds",
+            why=f"starting llama.cpp and measuring anything takes {_LEAST_BUDGET_S:g}",
+            fix="Give --budget 60, or at least 20.",
+        )
+    facts = profile_model(model)
+    build = build or _build()
+    start, others = time.monotonic(), Others()
+    with private_folder("slice") as folder:
+        free_mib = shutil.disk_usage(folder).free / 2**20
+        slices = choose_slices(model, machine, disk_mib=free_mib, max_mib=max_slice_mib)
+        run = _Run(
+            model, build, slices, folder, start, budget_s, progress or (lambda _text, _done: None), cancelled
+        )
+        planned = stages(model, machine, slices)
+        for stage in planned:
+            run.do(stage)
+        disk = disk_read_mib_s(folder, size_mib=min(256, int(free_mib / 4)))
+    if not any(measured.n_moe and measured.written_tokens for measured in run.measured):
+        raise UsageError(
+            "KNB847",
+            f"nothing was measured in {budget_s:g} seconds",
+            why="this machine needs longer for the first slice alone",
+            fix=f"Give --budget {max(60, round(4 * budget_s))}.",
+        )
+    return Profile(
+        machine=machine.name,
+        machine_key=machine_key(machine),
+        build=build.version,
+        backend=build.backend,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=facts,
+        costs=fit_costs(run.measured, facts),
+        measurements=tuple(run.measured),
+        disk_read_mib_s=disk,
+        limits=_limits(facts, slices, run, len(planned), others.share()),
+    )
+
+
+def _build() -> Build:
+    from kimi_nb.engine import find_build
+
+    if found := find_build():
+        return found
+    raise RehearsalError(
+        "KNB849",
+        "there is no llama.cpp to rehearse with",
+        why="no finished build was found",
+        fix="Make one with `kimi-nb build`.",
+    )
+
+
+def _limits(facts: ProfileModel, slices: Slices, run: _Run, planned: int, busy: float) -> tuple[str, ...]:
+    """Return what the measurement cannot show."""
+    said = [
+        "Reading weights again from disk, where they exceed main memory, was not part of it: see the disk's.",
+        f"The output was measured with {slices.head.n_vocab} of {facts.n_vocab} tokens and scaled.",
+        "Weights were random, so experts were used evenly; real text favours some, which helps a little.",
+    ]
+    if slices.moe.n_expert < facts.n_expert:
+        said.append(
+            f"Slices had {slices.moe.n_expert} of {facts.n_expert} experts in a layer; prompts were shorter "
+            "by the same factor, so that an expert had as many tokens as in the model."
+        )
+    if slices.holes:
+        said.append("For want of disk the experts were zeros; prefill may be off by 20 %.")
+    done = len({(m.n_dense, m.n_moe, m.n_vocab, str(m.settings), m.depth) for m in run.measured})
+    if run.fraction() >= 1.0 and done < planned:
+        said.append(
+            "The time was over before all was measured: what is missing is worked out, within wide bounds."
+        )
+    if busy > _BUSY:
+        said.append(
+            f"Other programs used {100 * busy:.0f} % of the processors meanwhile: the figures are too low."
+        )
+    return tuple(said)
