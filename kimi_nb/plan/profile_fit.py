@@ -72,7 +72,7 @@ def fit_costs(measurements: Sequence[Measurement], model: ProfileModel) -> tuple
     solved: dict[_Key, dict[Part, Cost]] = {}
     heads: dict[tuple[Way, int], Cost] = {}
     for key, group in _groups(measurements):
-        solved[key] = _solve(key, group, model, heads)
+        solved[key] = _solve_experts(key, group, model, solved) or _solve(key, group, model, heads)
         if key.tokens == 1 and "head" in solved[key]:
             heads.setdefault((key.way, key.threads), solved[key]["head"])
     costs: dict[StepCost, None] = {}
@@ -109,7 +109,7 @@ def _groups(measurements: Sequence[Measurement]) -> list[tuple[_Key, list[Measur
                 and _same_place(_key(other), key)
                 and (other.prompt_tokens or 1, _key(other).kv_type) == (key.tokens, key.kv_type)
             ]
-    return sorted(groups.items(), key=lambda item: (item[0].tokens, -item[0].n_expert))
+    return sorted(groups.items(), key=lambda item: (item[0].tokens, item[0].way != "gpu", -item[0].n_expert))
 
 
 def _same_place(bare: _Key, key: _Key) -> bool:
@@ -131,11 +131,16 @@ def _all_experts(
 ) -> Cost:
     """Return a layer's cost in a longer step with all experts, from a shorter step with some of them."""
     times = tokens / key.tokens
-    here = _rest(solved[key], model)
+    bare = next(
+        parts
+        for other, parts in solved.items()
+        if "fixed" in parts and other.tokens == key.tokens and _same_place(other, key)
+    )
+    here = _rest(bare, model)
     longer = [
         parts
         for other, parts in solved.items()
-        if other.tokens == tokens and _same_place(other, key) and other.kv_type == key.kv_type
+        if "fixed" in parts and other.tokens == tokens and _same_place(other, key)
     ]
     there = _rest(longer[0], model) if longer else here * times
     routed = Cost(
@@ -195,7 +200,7 @@ def _solve(
         places.remove(3)
     parts = [_PARTS[place] for place in places]
     rows = [_Row(tuple(row.counts[place] for place in places), row.ms) for row in rows]
-    prior = _prior(rows, parts, model)
+    prior = _prior(rows, parts, model, key.tokens)
     middle = _least_squares([(row.counts, row.ms.expected) for row in rows], prior)
     spread = [0.0] * len(parts)
     for number, row in enumerate(rows):
@@ -214,6 +219,34 @@ def _solve(
     }
 
 
+def _solve_experts(
+    key: _Key, group: Sequence[Measurement], model: ProfileModel, solved: dict[_Key, dict[Part, Cost]]
+) -> dict[Part, Cost] | None:
+    """Return what a layer costs whose experts alone are not on the GPU; the rest is known already."""
+    if key.way not in {"experts_cpu", "experts_offload"}:
+        return None
+    on_gpu = next(
+        (parts for other, parts in solved.items() if (other.way, other.tokens) == ("gpu", key.tokens)), None
+    )
+    rows = [measured for measured in group if measured.n_moe > (1 if key.tokens > 1 else 0)]
+    if on_gpu is None or not rows:
+        return None
+    found = []
+    for measured in rows:
+        counts = dict(zip(_PARTS, _counts(measured, model), strict=True))
+        bare = sum(
+            on_gpu[part].expected * counts[part] for part in ("fixed", "dense", "head") if part in on_gpu
+        )
+        found.append(_less(_step_ms(measured), bare) * (1 / counts["moe"]))
+    return {
+        "moe": Cost(
+            low=min(cost.low for cost in found),
+            expected=median(cost.expected for cost in found),
+            high=max(cost.high for cost in found),
+        )
+    }
+
+
 def _near_head(key: _Key, heads: dict[tuple[Way, int], Cost]) -> Cost:
     way: Way = "cpu" if key.way == "cpu" else "gpu"
     nearest: tuple[tuple[Way, int], ...] = ((key.way, key.threads), (way, key.threads), (way, 0))
@@ -228,19 +261,24 @@ def _less(ms: Cost, by: float) -> Cost:
     return Cost(low=low, expected=expected, high=high)
 
 
-def _prior(rows: Sequence[_Row], parts: Sequence[Part], model: ProfileModel) -> list[float]:
+def _prior(rows: Sequence[_Row], parts: Sequence[Part], model: ProfileModel, tokens: int) -> list[float]:
     """Return what each part would cost by its share of the largest slice's bytes and layers."""
     largest = max(rows, key=lambda row: row.ms.expected)
     n_bytes: dict[Part, float] = {
-        "fixed": 0.0,
+        "fixed": model.attention_bytes if tokens > 1 else 0.0,
         "dense": model.dense_bytes,
         "moe": model.rest_bytes + model.used_bytes,
         "head": model.head_bytes,
     }
-    by_bytes = sum(count * n_bytes[part] for part, count in zip(parts, largest.counts, strict=True)) or 1.0
-    by_layers = sum(largest.counts) - 1.0 or 1.0
+    counted = [count * n_bytes[part] for part, count in zip(parts, largest.counts, strict=True)]
+    layers = sum(count for part, count in zip(parts, largest.counts, strict=True) if n_bytes[part])
     time = largest.ms.expected
-    return [time * (n_bytes[part] / by_bytes + (part != "fixed") / by_layers) / 2 for part in parts]
+    return [
+        time
+        * (n_bytes[part] / max(sum(counted), n_bytes[part], 1.0) + bool(n_bytes[part]) / max(layers, 1.0))
+        / 2
+        for part in parts
+    ]
 
 
 def _least_squares(rows: Sequence[tuple[Sequence[float], float]], prior: Sequence[float]) -> list[float]:
@@ -251,7 +289,9 @@ def _least_squares(rows: Sequence[tuple[Sequence[float], float]], prior: Sequenc
     n = len(prior)
     lines = [([count / time for count in counts], 1.0) for counts, time in rows]
     for number, value in enumerate(prior):
-        scale = _PRIOR_WEIGHT / max(value, _TINY_MS)
+        if not value:
+            continue  # nothing is assumed
+        scale = _PRIOR_WEIGHT / value
         lines.append(([scale if place == number else 0.0 for place in range(n)], scale * value))
     best: tuple[float, list[float]] | None = None
     for size in range(n, 0, -1):

@@ -14,11 +14,13 @@ from kimi_nb.plan.profile import Cost
 from kimi_nb.plan.profile_lookup import CostTable
 from kimi_nb.plan.profile_model import is_dense, layer_bytes, mismatch
 from kimi_nb.plan.speed import Band, Forecast
+from kimi_nb.plan.speed_guess import guess
 
 if TYPE_CHECKING:
     from kimi_nb.machine import Machine
     from kimi_nb.model import Model
     from kimi_nb.plan.memory_placement import Placement
+    from kimi_nb.plan.memory_verdict import MemoryReport
     from kimi_nb.plan.memory_weights import Entry, ModelWeights
     from kimi_nb.plan.profile import Part, Profile, Way
     from kimi_nb.plan.settings import Settings
@@ -94,10 +96,8 @@ class _Here:
             "experts_offload": ("experts_cpu", "cpu", "gpu"),
         }
         for other in others[way]:
-            if not self.table.has(part, other, tokens=tokens):
-                continue
-            found = self.table.find(part, other, threads=threads, tokens=tokens, kv_type=kind)
-            if found is not None:
+            if self.table.has(part, other, tokens=tokens):
+                found = self.table.find(part, other, threads=threads, tokens=tokens, kv_type=kind) or _NOTHING
                 self.notes[f"{part} on {way} was not measured; worked out from {other}"] = None
                 return Cost(
                     low=found.low / _WORKED_OUT, expected=found.expected, high=found.high * _WORKED_OUT
@@ -138,14 +138,22 @@ def forecast_from(
             why=why,
             fix="Measure this one with `kimi-nb rehearse`.",
         )
-    here = _here(profile, model, settings, machine)
+    report = memory_report(model, settings, machine)
+    here = _here(profile, model, settings, machine, report)
     decode = _step(here, 1, depth)
-    prompt, prefill = _prompt(here, depth, prompt_tokens)
+    if any(cost.tokens > 1 for cost in profile.costs):
+        prompt, prefill = _prompt(here, depth, prompt_tokens)
+        reading = _rate(prompt, prefill.total, _PREFILL_MARGIN)
+        reading_bound = _bound(here, prefill, _ubatch(settings, here.weights))
+    else:
+        estimated = guess(model, settings, machine, report)
+        reading, reading_bound = estimated.prefill_tok_s, estimated.prefill_bound
+        here.notes["reading a prompt was not measured, but estimated, within a wide band"] = None
     return Forecast(
         decode_tok_s=_rate(1, decode.total, _DECODE_MARGIN),
-        prefill_tok_s=_rate(prompt, prefill.total, _PREFILL_MARGIN),
+        prefill_tok_s=reading,
         decode_bound=_bound(here, decode, 1),
-        prefill_bound=_bound(here, prefill, _ubatch(settings, here.weights)),
+        prefill_bound=reading_bound,
         source="measured",
         notes=(f"measured on {profile.machine} on {profile.made[:10]}", *here.notes),
     )
@@ -158,12 +166,14 @@ def step_costs(
 
     The arguments and errors are those of :func:`forecast_from`.
     """
-    return _step(_here(profile, model, settings, machine), tokens, depth).parts
-
-
-def _here(profile: Profile, model: Model, settings: Settings, machine: Machine) -> _Here:
-    weights = weights_of(model)
     report = memory_report(model, settings, machine)
+    return _step(_here(profile, model, settings, machine, report), tokens, depth).parts
+
+
+def _here(
+    profile: Profile, model: Model, settings: Settings, machine: Machine, report: MemoryReport
+) -> _Here:
+    weights = weights_of(model)
     return _Here(
         profile=profile,
         table=CostTable(profile),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kimi_nb.plan.profile import Cost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from kimi_nb.plan.profile import Part, Profile, StepCost, Way
 
@@ -55,9 +55,11 @@ class CostTable:
         return _at(points, float(tokens), _beyond_tokens)
 
 
-def _at_threads(costs: Iterable[StepCost], threads: int) -> Cost:
+def _at_threads(costs: Sequence[StepCost], threads: int) -> Cost:
     """Return the cost for a number of threads; time falls with their reciprocal."""
-    points = sorted(((1.0 / (cost.threads or 1), cost.ms) for cost in costs), key=lambda point: point[0])
+    if free := [cost.ms for cost in costs if not cost.threads]:
+        return free[0]  # on a GPU they do not matter
+    points = sorted(((1.0 / cost.threads, cost.ms) for cost in costs), key=lambda point: point[0])
     merged = [point for n, point in enumerate(points) if n == 0 or point[0] != points[n - 1][0]]
     return _at(merged, 1.0 / max(threads, 1), _beyond_threads)
 

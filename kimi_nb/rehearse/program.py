@@ -195,7 +195,9 @@ def _reading(
     short = max(round(ubatch * slices.expert_share), _LEAST_PROMPT)
     at = settings.replace(batch_size=max(ubatch, short), ubatch_size=max(ubatch, short))
     once = BenchTests(threads=(threads,), prompts=(short,), repetitions=3)
-    both = BenchTests(threads=(threads,), prompts=tuple(dict.fromkeys((short, ubatch))), repetitions=3)
+    # On a processor, dense layers take their time in proportion to the tokens: the short step tells enough.
+    lengths = (short,) if settings.n_gpu_layers == 0 else tuple(dict.fromkeys((short, ubatch)))
+    both = BenchTests(threads=(threads,), prompts=lengths, repetitions=3)
     more = [(slices.bare, both), (slices.dense, both)] if bare else []
     return [
         Stage(f"reading {about}, {tests.prompts[-1]} tokens", part, at, tests)
