@@ -125,7 +125,7 @@ table(
 # %% [markdown]
 # ## Where files go
 #
-# There are two places. The **cache** holds what can be made again, above all the build of llama.cpp: a few hundred MB. The **models folder** holds what took a night to download: for Kimi, 210 GB and more, so it should be on a large, fast, local disk. An environment variable moves each of them; set it before JupyterLab or `kimi-nb` starts, and in your shell's profile, so that every later step finds the same place.
+# There are two places. The **cache** holds what can be made again, above all the build of llama.cpp: about 100 MB, and more with a GPU. The **models folder** holds what took a night to download: for Kimi, 210 GB and more, so it should be on a large, fast, local disk. An environment variable moves each of them; set it before JupyterLab or `kimi-nb` starts, and in your shell's profile, so that every later step finds the same place.
 
 # %%
 from pathlib import Path

@@ -191,7 +191,7 @@ except PowerCutError as interruption:
     print(f"Interrupted: {interruption}.")
 
 # %% [markdown]
-# The same call again fetches only what is missing; what was on its way at the moment of the power cut is here, too. No shard has its final name before its hash was found right, so there is never half a file that looks like a whole one.
+# The same call again fetches only what is missing. What was on its way at the moment of the power cut is kept too, so the two figures may add up to less than the whole. No shard has its final name before its hash was found right, so there is never half a file that looks like a whole one.
 
 # %%
 result = download(REPO, QUANT, folder=models, endpoint=hub.endpoint)

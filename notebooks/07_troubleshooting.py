@@ -99,6 +99,7 @@ table(
 #
 # | ids | part | notebook |
 # |---|---|---|
+# | KNB0… | the command line itself | |
 # | KNB1… | the machine | 2 |
 # | KNB2… | building llama.cpp | 3 |
 # | KNB3… | model files, the catalog, nano | 3 |
@@ -106,6 +107,7 @@ table(
 # | KNB5… | llama-server and its settings | 5 |
 # | KNB6… | requests and answers, tools | 4 and 6 |
 # | KNB7… | notebooks, parameters, headless runs | all |
+# | KNB8… | trying out memory and speed | 2 |
 #
 # ## Six errors, provoked
 #
@@ -199,6 +201,7 @@ import html
 from IPython.display import HTML
 
 PARTS = {
+    "0": "the command line",
     "1": "the machine",
     "2": "building llama.cpp",
     "3": "model files, the catalog, nano",
@@ -206,7 +209,9 @@ PARTS = {
     "5": "llama-server and its settings",
     "6": "requests and answers, tools",
     "7": "notebooks, parameters, headless runs",
+    "8": "trying out memory and speed",
 }
+assert {id_[3] for id_ in known} == set(PARTS)
 sections = []
 for digit, part in PARTS.items():
     mine = [one for id_, one in known.items() if id_[3] == digit]

@@ -35,7 +35,7 @@ def ran(words, **options):
         (["estimate"], "--gguf --model is required"),
         (["build", "--jobs", "0"], "'0' is not a whole number from 1 up"),
         (["build", "--jobs", "\u0663"], "is not a whole number from 1 up"),
-        (["lab", "--port", "99999"], "'99999' is not a whole number from 1 to 65535"),
+        (["lab", "--port", "99999"], "'99999' is not a whole number from 0 to 65535"),
         (["nano", "make", "--shards", "0"], "'0' is not a whole number from 1 up"),
     ],
 )

@@ -1,5 +1,6 @@
 """`kimi-nb lab` opens the notebooks on 127.0.0.1, behind a token."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from kimi_nb.errors import UsageError
+from kimi_nb.errors import RunError, UsageError
 from kimi_nb.run.lab import lab_command, notebooks_folder
 
 
@@ -40,6 +41,15 @@ def test_what_is_passed_on_comes_last_and_no_secret_is_on_the_command_line(clone
     assert command.index("--ServerApp.ip=127.0.0.1") < len(command) - 1
     assert not any("token" in word for word in command)
     assert env["JUPYTER_PREFER_ENV_PATH"] == "1"
+
+
+def test_a_home_that_cannot_be_written_is_one_line(clone, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "file/runtime"))
+    with pytest.raises(
+        RunError, match=r"KNB722: .*file/runtime cannot be written: Not a directory\. Set HOME"
+    ):
+        lab_command(start=clone)
 
 
 def status(url):
@@ -78,12 +88,19 @@ def test_jupyterlab_answers_to_its_token_only(clone, tmp_path):
         process = subprocess.Popen(command, cwd=clone, env=env, stdout=file, stderr=file)
     try:
         end = time.monotonic() + 120
-        while not (found := re.search(r"(http://127\.0\.0\.1:\d+)/lab\?token=(\w+)", log.read_text())):
+        while not (
+            found := re.search(
+                r"(http://127\.0\.0\.1:\d+)/lab/tree/01_setup\.ipynb\?token=(\w+)", log.read_text()
+            )
+        ):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.2)
         base, token = found.groups()
         assert status(f"{base}/api/contents") == 403
+        page = urllib.request.urlopen(f"{base}/lab?token={token}", timeout=30).read().decode()
+        disabled = json.loads(re.search(r'"disabledExtensions": (\[[^]]*\])', page)[1])
+        assert "@jupyterlab/apputils-extension:announcements" in disabled, "nobody asked for news or updates"
         assert status(f"{base}/api/contents/01_setup.ipynb?content=0&token={token}") == 200
     finally:
         process.terminate()

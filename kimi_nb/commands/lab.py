@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.add_argument(
         "--port",
-        type=whole(1, 65535),
+        type=whole(0, 65535),
         metavar="N",
         help="port to listen on (default: the first free one from 8888)",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -63,7 +64,7 @@ def _index_page(run: Run) -> str:
     body = f"""<main>
 <h1>Notebook run</h1>
 <p>{_status(run.status)}{by}: {good} of {len(run.notebooks)} notebooks succeeded. Started
-<time datetime="{html.escape(run.started)}">{html.escape(run.started)}</time>, took {run.seconds:.1f} s.</p>
+<time datetime="{html.escape(run.started)}">{_readable(run.started)}</time>, took {run.seconds:.1f} s.</p>
 <h2>Notebooks</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Notebooks of this run"><table>
 <caption>What became of each notebook. Memory is the largest resident size of the kernel with all it had
@@ -93,6 +94,10 @@ def _row(one: NotebookRun) -> str:
         f'<td class="number">{one.seconds:.1f}</td><td class="number">{one.cells_run} of {one.cells}</td>'
         f'<td class="number">{memory}</td><td>{"<br>".join(what)}</td></tr>\n'
     )
+
+
+def _readable(started: str) -> str:
+    return f"{datetime.fromisoformat(started).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _status(status: str) -> str:
