@@ -149,6 +149,7 @@ class MemoryReport:
                     "compute_mib": gpu.compute_mib,
                     "extra_mib": gpu.extra_mib,
                     "free_mib": gpu.free_mib,
+                    "needed_mib": round(gpu.needed_mib, 1),
                 }
                 for gpu in self.gpus
             ],
@@ -161,6 +162,7 @@ class MemoryReport:
                 "prompt_cache_mib": self.host.prompt_cache_mib,
                 "extra_mib": self.host.extra_mib,
                 "available_mib": self.host.available_mib,
+                "needed_mib": round(self.host.needed_mib, 1),
             },
             "fits": self.fits,
             "short_mib": self.short_mib,

@@ -1,0 +1,306 @@
+"""The planner: of several models or quants, contexts and ways, the plan for an objective, and its reasons.
+
+It never lets llama.cpp fit anything by itself: that would cut the context to 4096 tokens first, and does
+not look at main memory at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from kimi_nb.errors import UsageError
+from kimi_nb.model.gguf_model import Model
+from kimi_nb.plan.limits import Limits
+from kimi_nb.plan.record import Candidate, Plan, PlannedModel
+from kimi_nb.plan.search import NEARLY, Objective, Option, Search, best
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from kimi_nb.machine import Machine
+    from kimi_nb.plan.profile import Profile
+
+__all__ = ["OBJECTIVES", "Choice", "PlanResult", "make_plan"]
+
+OBJECTIVES: tuple[Objective, ...] = ("decode", "prefill", "context", "quality")
+
+_USUAL_CONTEXT = 32768
+_LADDER = (16384, 8192, 4096)
+_CONTEXT_STEP = 1024
+_REFINED = 2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An option for one of the candidates."""
+
+    candidate: Candidate
+    option: Option
+    search: Search
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """What came of planning.
+
+    Attributes:
+        plan: The plan; None where nothing runs.
+        alternatives: Plans that are better at something else.
+        reasons: Why candidates were left out, or why nothing runs.
+        what_would_fit: What to change where nothing runs, or only with weights read from disk all the time.
+    """
+
+    plan: Plan | None
+    alternatives: tuple[Plan, ...] = ()
+    reasons: tuple[str, ...] = ()
+    what_would_fit: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as ``kimi-nb plan --json`` prints it."""
+        return {
+            "plan": None if self.plan is None else self.plan.to_dict(),
+            "alternatives": [plan.to_dict() for plan in self.alternatives],
+            "reasons": list(self.reasons),
+            "what_would_fit": list(self.what_would_fit),
+        }
+
+
+def make_plan(
+    models: Model | Candidate | Sequence[Model | Candidate],
+    machine: Machine,
+    *,
+    objective: Objective = "decode",
+    ctx_size: int | None = None,
+    limits: Limits | None = None,
+    profile: Profile | None = None,
+    parallel: int = 1,
+) -> PlanResult:
+    """Plan how to run one of ``models`` on a machine.
+
+    Args:
+        models: One model, or several quants to choose from.
+        machine: Where.
+        objective: ``decode`` (fastest writing), ``prefill`` (fastest reading of prompts), ``context`` (the
+            longest context) or ``quality`` (the largest quant that runs from memory).
+        ctx_size: Tokens of context that are wanted, for all slots together; chosen if not given.
+        limits: What must be left free.
+        profile: What a rehearsal measured on that machine.
+        parallel: How many requests are to be answered at once.
+
+    Raises:
+        UsageError: KNB378, an argument is out of range.
+        ModelFileError: KNB371, none of the models is covered.
+    """
+    candidates = _candidates(models)
+    _check(candidates, objective, ctx_size, parallel)
+    planning = Planning(machine, objective, ctx_size, limits or Limits(), profile, parallel)
+    result = planning.result(candidates)
+    if profile is not None and result.plan is None:
+        # What was measured may not cover this model; a guess is better than nothing, and says that it is one.
+        return Planning(machine, objective, ctx_size, limits or Limits(), None, parallel).result(candidates)
+    return result
+
+
+def _candidates(models: Model | Candidate | Sequence[Model | Candidate]) -> list[Candidate]:
+    listed = [models] if isinstance(models, (Model, Candidate)) else list(models)
+    return [Candidate(one, on_disk=True) if isinstance(one, Model) else one for one in listed]
+
+
+def _check(candidates: list[Candidate], objective: str, ctx_size: int | None, parallel: int) -> None:
+    most = max((candidate.model.context_length for candidate in candidates), default=0)
+    if not candidates:
+        what, why = "there is no model to plan for", "the list of models is empty"
+    elif objective not in OBJECTIVES:
+        what, why = f"there is no objective {objective[:40]!r}", f"there are {', '.join(OBJECTIVES)}"
+    elif ctx_size is not None and not 1 <= ctx_size <= most:
+        what = f"a context of {ctx_size} tokens cannot be planned"
+        why = f"the model was trained for 1 to {most:,}"
+    elif not 1 <= parallel <= 256:  # noqa: PLR2004 - llama.cpp's own limit
+        what, why = f"{parallel} slots cannot be planned", "llama-server takes 1 to 256"
+    else:
+        return
+    raise UsageError("KNB378", what, why=why, fix="Correct the call.")
+
+
+class Planning:
+    """One call of :func:`make_plan`."""
+
+    def __init__(  # noqa: PLR0917 - one caller, two lines above
+        self,
+        machine: Machine,
+        objective: Objective,
+        ctx_size: int | None,
+        limits: Limits,
+        profile: Profile | None,
+        parallel: int,
+    ) -> None:
+        self.machine = machine
+        self.objective = objective
+        self.ctx_size = ctx_size
+        self.limits = limits
+        self.profile = profile
+        self.parallel = parallel
+
+    def result(self, candidates: list[Candidate]) -> PlanResult:
+        """Plan for the best of the candidates."""
+        from kimi_nb.plan.reasons import left_out, no_room, reasons, warnings
+        from kimi_nb.plan.remedies import what_would_fit
+
+        fitting, out = [], []
+        for candidate in candidates:
+            lacks = self.disk_lacks(candidate)
+            if lacks > 0:
+                out.append(left_out(candidate, lacks, self.limits))
+            else:
+                fitting.append(candidate)
+        chosen = self._choose(fitting)
+        if chosen is None:
+            why = out or [no_room(fitting, self.machine, self.limits, self.ctx_size)]
+            return PlanResult(None, (), tuple(why), what_would_fit(self, candidates))
+        alternatives = self._alternatives(chosen, fitting)
+        chosen = replace(chosen, option=chosen.search.with_prompt_cache(chosen.option))
+        plan = self.plan(chosen, tuple(reasons(chosen, self, fitting)), tuple(warnings(chosen, self)))
+        remedies = what_would_fit(self, candidates) if chosen.option.paged else ()
+        return PlanResult(plan, alternatives, tuple(out), remedies)
+
+    def plan(self, choice: Choice, why: tuple[str, ...], warned: tuple[str, ...]) -> Plan:
+        """Return a plan of a choice."""
+        return Plan(
+            model=PlannedModel.of(choice.candidate),
+            machine=self.machine.name,
+            objective=self.objective,
+            settings=choice.option.settings,
+            memory=choice.option.report,
+            forecast=choice.option.forecast,
+            limits=self.limits,
+            reasons=why,
+            warnings=warned,
+        )
+
+    def disk_lacks(self, candidate: Candidate) -> float:
+        """Return how many MiB the disk lacks for a download."""
+        disk = self.machine.disk
+        if disk is None or candidate.on_disk:
+            return 0.0
+        return candidate.model.file_bytes / 2**20 + self.limits.disk_keep_free_mib - disk.free_mib
+
+    # -- choosing among candidates
+
+    def _choose(self, candidates: Sequence[Candidate]) -> Choice | None:
+        """Look at all quickly, and closer at those that are best."""
+        if len(candidates) == 1:
+            return self.closely(candidates[0])
+        quick = [choice for choice in (self.quickly(candidate) for candidate in candidates) if choice]
+        ranked = sorted(quick, key=self._rank(quick), reverse=True)[:_REFINED]
+        close = [choice for choice in (self.closely(choice.candidate) for choice in ranked) if choice]
+        return max(close, key=self._rank(close)) if close else None
+
+    def _rank(self, choices: Iterable[Choice]) -> Callable[[Choice], tuple[float, ...]]:
+        """Return what makes one choice better than another; nearly the same speed is the same."""
+        found = list(choices)
+
+        def speed(choice: Choice) -> float:
+            return choice.option.rate("prefill" if self.objective == "prefill" else "decode")
+
+        top = max((speed(choice) for choice in found), default=0.0)
+
+        def by_speed(choice: Choice) -> tuple[float, ...]:
+            as_fast = speed(choice) >= NEARLY * top
+            return (float(as_fast), choice.candidate.quality if as_fast else 0, speed(choice))
+
+        def by_quality(choice: Choice) -> tuple[float, ...]:
+            paged = choice.option.paged
+            quality = choice.candidate.quality
+            return (float(not paged), -quality if paged else quality, speed(choice))
+
+        def by_context(choice: Choice) -> tuple[float, ...]:
+            return (float(not choice.option.paged), choice.option.settings.ctx_size or 0, *by_speed(choice))
+
+        return {"quality": by_quality, "context": by_context}.get(self.objective, by_speed)
+
+    def _search(self, candidate: Candidate) -> Search:
+        return Search(candidate.model, self.machine, self.limits, self.profile, self.parallel)
+
+    def quickly(self, candidate: Candidate) -> Choice | None:
+        """Return nearly the best option for one candidate, in a few milliseconds."""
+        search = self._search(candidate)
+        for ctx_size in self._contexts(candidate.model):
+            option = best(search.options(ctx_size, quick=True), self._speed)
+            if option is not None:
+                return Choice(candidate, option, search)
+        return None
+
+    def closely(self, candidate: Candidate) -> Choice | None:
+        """Return the best option for one candidate."""
+        search = self._search(candidate)
+        if self.objective == "context" and self.ctx_size is None:
+            option = self.longest(search)
+        else:
+            option = self._at_usual_context(search)
+        return None if option is None else Choice(candidate, option, search)
+
+    @property
+    def _speed(self) -> Objective:
+        return "prefill" if self.objective == "prefill" else "decode"
+
+    # -- choosing the context
+
+    def _contexts(self, model: Model) -> list[int]:
+        """Return the contexts to try, the wanted one first."""
+        if self.ctx_size is not None:
+            return [self.ctx_size]
+        usual = min(_USUAL_CONTEXT, model.context_length)
+        return [usual, *(n for n in _LADDER if n < usual)]
+
+    def _at_usual_context(self, search: Search) -> Option | None:
+        """Return the best option with the context that is wanted, or else a usual one, or a shorter one."""
+        fallback = None
+        for ctx_size in self._contexts(search.model):
+            option = best(search.options(ctx_size), self._speed)
+            if option is not None and search.whole(option):
+                return self._longer_for_nothing(search, option)
+            fallback = fallback or option
+        return fallback
+
+    def _longer_for_nothing(self, search: Search, option: Option) -> Option:
+        """Take a longer context where all of the model is in the fastest memory there is and stays there."""
+        in_place = not option.report.gpus or option.settings.n_cpu_moe == 0
+        if self.ctx_size is not None or not in_place or option.paged:
+            return option
+        limit = search.model.context_length
+        for ctx_size in (limit, limit // 2, limit // 4):
+            if ctx_size <= (option.settings.ctx_size or 0):
+                break
+            longer = best(search.options(ctx_size, quick=True), self._speed)
+            if longer is None or longer.paged or longer.settings.cache_type_k != option.settings.cache_type_k:
+                continue
+            same = longer.settings.device == option.settings.device
+            if same and (longer.settings.n_cpu_moe or 0) == (option.settings.n_cpu_moe or 0):
+                return best(search.options(ctx_size), self._speed) or longer
+        return option
+
+    def longest(self, search: Search) -> Option | None:
+        """Return the best option with the longest context that keeps every layer where it is fast."""
+        limit = search.model.context_length
+
+        def fits(ctx_size: int) -> Option | None:
+            found = best(search.options(ctx_size, quick=True), "decode")
+            return found if found is not None and search.whole(found) else None
+
+        low, high = 0, -(-limit // _CONTEXT_STEP)
+        if fits(limit) is not None:
+            low = high
+        while low < high - 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle * _CONTEXT_STEP) else (low, middle)
+        if not low:
+            return self._at_usual_context(search)
+        return best(search.options(min(low * _CONTEXT_STEP, limit)), "decode")
+
+    # -- what else could be done
+
+    def _alternatives(self, chosen: Choice, candidates: Sequence[Candidate]) -> tuple[Plan, ...]:
+        from kimi_nb.plan.alternatives import alternatives
+
+        return alternatives(self, chosen, candidates)
