@@ -27,6 +27,7 @@ VERBS = {
     "download": "fetch a quant of a model, or nano, and verify it",
     "estimate": "the memory a model takes, device by device, as llama.cpp counts it",
     "rehearse": "measure on this machine how fast a model will be, without having it",
+    "plan": "the settings for a model on a machine: what they take, how fast, and why",
     "models": "list what was downloaded, and remove it safely",
     "nano": "the laptop-sized model that every notebook runs on: where its file lies, or a copy in shards",
     "serve": "start llama-server on 127.0.0.1 with a key of its own",

@@ -21,8 +21,21 @@ if TYPE_CHECKING:
 
 __all__ = ["stand_in"]
 
-_EXPERT_TYPES = tuple(
-    "IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S Q2_K IQ3_XXS Q3_K IQ4_XS Q4_K Q5_K Q6_K Q8_0 BF16".split()
+_EXPERT_TYPES = (
+    "IQ1_S",
+    "IQ1_M",
+    "IQ2_XXS",
+    "IQ2_XS",
+    "IQ2_S",
+    "Q2_K",
+    "IQ3_XXS",
+    "Q3_K",
+    "IQ4_XS",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
+    "Q8_0",
+    "BF16",
 )
 _REST_TYPES = ("Q8_0", "Q6_K", "Q5_K", "Q4_K")
 _GATING = {"softmax": 1, "sigmoid": 2}
@@ -63,7 +76,7 @@ def stand_in(model: CatalogModel, quant: Quant) -> Model:
 
 
 def _layer(shape: Architecture, *, dense: bool) -> dict[str, Shape]:
-    """Return a layer's tensors by role (``load_arch_tensors`` in llama.cpp's ``src/models/deepseek2.cpp``)."""
+    """Return a layer's tensors by role (``load_arch_tensors`` in llama.cpp's ``deepseek2.cpp``)."""
     width, heads, key = shape.n_embd, shape.n_head, shape.n_embd_head_nope + shape.n_rot
     roles: dict[str, Shape] = {
         "attn_norm": (width,),

@@ -10,8 +10,9 @@ from kimi_nb.plan.search import best
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from kimi_nb.model.candidates import Candidate
     from kimi_nb.plan.planner import Choice, Planning
-    from kimi_nb.plan.record import Candidate, Plan
+    from kimi_nb.plan.record import Plan
 
 __all__ = ["alternatives"]
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.errors import UsageError
+from kimi_nb.model.candidates import Candidate
 from kimi_nb.model.gguf_model import Model
 from kimi_nb.plan.limits import Limits
-from kimi_nb.plan.record import Candidate, Plan, PlannedModel
+from kimi_nb.plan.record import Plan, PlannedModel
 from kimi_nb.plan.search import NEARLY, Objective, Option, Search, best
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class PlanResult:
         }
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 - every argument but the first two has a default
     models: Model | Candidate | Sequence[Model | Candidate],
     machine: Machine,
     *,
@@ -75,6 +76,8 @@ def make_plan(
     limits: Limits | None = None,
     profile: Profile | None = None,
     parallel: int = 1,
+    others: Sequence[Candidate] = (),
+    exact: Callable[[Candidate], Candidate] | None = None,
 ) -> PlanResult:
     """Plan how to run one of ``models`` on a machine.
 
@@ -87,18 +90,22 @@ def make_plan(
         limits: What must be left free.
         profile: What a rehearsal measured on that machine.
         parallel: How many requests are to be answered at once.
+        others: Other quants, to name one that would fit where none of ``models`` does.
+        exact: Gets a chosen candidate whose header is a stand-in, and returns it with its own
+            (:func:`kimi_nb.model.candidates.with_real_header`), if it can.
 
     Raises:
         UsageError: KNB378, an argument is out of range.
         ModelFileError: KNB371, none of the models is covered.
     """
-    candidates = _candidates(models)
-    _check(candidates, objective, ctx_size, parallel)
+    listed = _candidates(models)
+    _check(listed, objective, ctx_size, parallel)
     planning = Planning(machine, objective, ctx_size, limits or Limits(), profile, parallel)
-    result = planning.result(candidates)
+    result = planning.result(listed, others, exact)
     if profile is not None and result.plan is None:
         # What was measured may not cover this model; a guess is better than nothing, and says that it is one.
-        return Planning(machine, objective, ctx_size, limits or Limits(), None, parallel).result(candidates)
+        planning = Planning(machine, objective, ctx_size, limits or Limits(), None, parallel)
+        result = planning.result(listed, others, exact)
     return result
 
 
@@ -123,46 +130,50 @@ def _check(candidates: list[Candidate], objective: str, ctx_size: int | None, pa
     raise UsageError("KNB378", what, why=why, fix="Correct the call.")
 
 
+def _unread(candidate: Candidate) -> bool:
+    return candidate.approximate and not candidate.note
+
+
+@dataclass(frozen=True)
 class Planning:
-    """One call of :func:`make_plan`."""
+    """One call of :func:`make_plan`, with its wishes."""
 
-    def __init__(  # noqa: PLR0917 - one caller, two lines above
+    machine: Machine
+    objective: Objective
+    ctx_size: int | None
+    limits: Limits
+    profile: Profile | None
+    parallel: int
+
+    def result(
         self,
-        machine: Machine,
-        objective: Objective,
-        ctx_size: int | None,
-        limits: Limits,
-        profile: Profile | None,
-        parallel: int,
-    ) -> None:
-        self.machine = machine
-        self.objective = objective
-        self.ctx_size = ctx_size
-        self.limits = limits
-        self.profile = profile
-        self.parallel = parallel
-
-    def result(self, candidates: list[Candidate]) -> PlanResult:
+        candidates: list[Candidate],
+        others: Sequence[Candidate],
+        exact: Callable[[Candidate], Candidate] | None,
+    ) -> PlanResult:
         """Plan for the best of the candidates."""
+        from kimi_nb.plan.alternatives import alternatives
         from kimi_nb.plan.reasons import left_out, no_room, reasons, warnings
         from kimi_nb.plan.remedies import what_would_fit
 
-        fitting, out = [], []
-        for candidate in candidates:
-            lacks = self.disk_lacks(candidate)
-            if lacks > 0:
-                out.append(left_out(candidate, lacks, self.limits))
-            else:
-                fitting.append(candidate)
+        fitting = [one for one in candidates if self.disk_lacks(one) <= 0]
+        out = left_out(self, [one for one in candidates if one not in fitting])
         chosen = self._choose(fitting)
+        while exact is not None and chosen is not None and _unread(chosen.candidate):
+            read = exact(chosen.candidate)
+            fitting = [read if one is chosen.candidate else one for one in fitting]
+            if read.approximate:  # it cannot be read, and so can none of the others
+                chosen, exact = replace(chosen, candidate=read), None
+            else:
+                chosen = self._choose(fitting)
         if chosen is None:
-            why = out or [no_room(fitting, self.machine, self.limits, self.ctx_size)]
-            return PlanResult(None, (), tuple(why), what_would_fit(self, candidates))
-        alternatives = self._alternatives(chosen, fitting)
+            why = out or (no_room(fitting, self.machine, self.limits, self.ctx_size),)
+            return PlanResult(None, (), why, what_would_fit(self, candidates, others))
+        others_here = alternatives(self, chosen, fitting)
         chosen = replace(chosen, option=chosen.search.with_prompt_cache(chosen.option))
         plan = self.plan(chosen, tuple(reasons(chosen, self, fitting)), tuple(warnings(chosen, self)))
-        remedies = what_would_fit(self, candidates) if chosen.option.paged else ()
-        return PlanResult(plan, alternatives, tuple(out), remedies)
+        remedies = what_would_fit(self, candidates, others) if chosen.option.paged else ()
+        return PlanResult(plan, others_here, out, remedies)
 
     def plan(self, choice: Choice, why: tuple[str, ...], warned: tuple[str, ...]) -> Plan:
         """Return a plan of a choice."""
@@ -297,10 +308,3 @@ class Planning:
         if not low:
             return self._at_usual_context(search)
         return best(search.options(min(low * _CONTEXT_STEP, limit)), "decode")
-
-    # -- what else could be done
-
-    def _alternatives(self, chosen: Choice, candidates: Sequence[Candidate]) -> tuple[Plan, ...]:
-        from kimi_nb.plan.alternatives import alternatives
-
-        return alternatives(self, chosen, candidates)

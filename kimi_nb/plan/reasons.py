@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kimi_nb.machine import Machine
+    from kimi_nb.model.candidates import Candidate
     from kimi_nb.plan.limits import Limits
     from kimi_nb.plan.planner import Choice, Planning
-    from kimi_nb.plan.record import Candidate
+    from kimi_nb.plan.speed import Forecast
 
-__all__ = ["gib", "left_out", "no_room", "reasons", "trade", "warnings"]
+__all__ = ["gb", "gib", "left_out", "no_room", "reasons", "trade", "warnings"]
 
+_TEN_GB = 10**10
 _BOUNDS = {
     "cpu": "the processor, which unpacks and multiplies the experts in main memory",
     "ram": "the speed of main memory",
@@ -30,6 +32,11 @@ def gib(mib: float) -> str:
     return f"{mib / 1024:,.1f} GiB" if mib >= 102.4 else f"{mib:,.0f} MiB"  # noqa: PLR2004 - a tenth of a GiB
 
 
+def gb(n_bytes: int) -> str:
+    """Return the size of a download, in the units of download pages."""
+    return f"{n_bytes / 1e9:,.0f} GB" if n_bytes > _TEN_GB else f"{n_bytes / 1e6:,.3g} MB"
+
+
 def reasons(choice: Choice, planning: Planning, candidates: Sequence[Candidate]) -> list[str]:
     """Return why this model, this placement and these settings were chosen."""
     found = []
@@ -37,16 +44,11 @@ def reasons(choice: Choice, planning: Planning, candidates: Sequence[Candidate])
         found.append(_quant(choice, planning, candidates))
     found += [_placement(choice, planning), _context(choice)]
     found += [text for text in (_step(choice), _loading(choice, planning.machine)) if text]
-    settings = choice.option.settings
     found.append(
-        f"{settings.threads} threads: one for each core that may work here and is fast; twice as many on the"
-        " same cores do not help."
+        f"{choice.option.settings.threads} threads: one for each fast core that may work here; twice as many"
+        " on the same cores do not help."
     )
-    forecast = choice.option.forecast
-    found.append(
-        f"What bounds writing is {_BOUNDS.get(forecast.decode_bound, forecast.decode_bound)}; what bounds"
-        f" reading a prompt is {_BOUNDS.get(forecast.prefill_bound, forecast.prefill_bound)}."
-    )
+    found.append(_bound(choice.option.forecast))
     found.append(
         "--fit off: every setting is given, because llama.cpp's own fitting cuts the context to 4,096 tokens"
         " first and does not look at main memory."
@@ -60,8 +62,11 @@ def warnings(choice: Choice, planning: Planning) -> list[str]:
     option, host = choice.option, choice.option.report.host
     if choice.candidate.approximate:
         found.append(
-            "approximate: the file's own header was not read; sizes come from the catalog, and how its bits"
-            " are spread is assumed. Plan again when you are online, or with --gguf on the file."
+            (
+                "approximate: the file's own header was not read; sizes come from the catalog, and how its"
+                " bits are spread is assumed. Plan again when you are online, or with --gguf on the file."
+            )
+            + (f" ({choice.candidate.note}.)" if choice.candidate.note else "")
         )
     if option.paged:
         found.append(
@@ -80,8 +85,8 @@ def warnings(choice: Choice, planning: Planning) -> list[str]:
         )
     if len(planning.machine.numa) > 1:
         found.append(
-            f"this machine has {len(planning.machine.numa)} memory nodes; whether --numa distribute helps, only"
-            " a try tells."
+            f"this machine has {len(planning.machine.numa)} memory nodes; only a try tells whether"
+            " --numa distribute helps."
         )
     if not option.report.exact:
         found.append("llama.cpp's figures are followed exactly for CUDA; on other GPUs they are near.")
@@ -95,7 +100,7 @@ def trade(gain: str, choice: Choice, chosen: Choice) -> str:
         f"writes about {mine.forecast.decode_tok_s} tokens/s instead of {plan.forecast.decode_tok_s}, reads"
         f" {mine.forecast.prefill_tok_s} instead of {plan.forecast.prefill_tok_s}"
     )
-    size = f"{choice.candidate.model.file_bytes / 1e9:,.0f} GB"
+    size = gb(choice.candidate.model.file_bytes)
     gives = {
         "quality": f"{choice.candidate.label} ({size}) loses less of the released weights",
         "context": f"a context of {mine.settings.ctx_size:,} tokens instead of {plan.settings.ctx_size:,}",
@@ -105,12 +110,19 @@ def trade(gain: str, choice: Choice, chosen: Choice) -> str:
     return f"{gives}; {speeds}."
 
 
-def left_out(candidate: Candidate, lacks_mib: float, limits: Limits) -> str:
-    """Return why a candidate cannot be downloaded."""
-    size = gib(candidate.model.file_bytes / 2**20)
+def left_out(planning: Planning, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    """Return why candidates cannot be downloaded: said of the smallest, since all others lack more."""
+    if not candidates:
+        return ()
+    smallest = min(candidates, key=lambda one: one.model.file_bytes)
+    size, lacks = gib(smallest.model.file_bytes / 2**20), gib(planning.disk_lacks(smallest))
+    more = f"; so are {len(candidates) - 1} larger ones" if len(candidates) > 1 else ""
+    keep = gib(planning.limits.disk_keep_free_mib)
     return (
-        f"{candidate.label} takes {size} on disk, and {gib(lacks_mib)} are missing"
-        f" ({gib(limits.disk_keep_free_mib)} are kept free)."
+        (
+            f"{smallest.label} is too large for the disk: it takes {size}, and {lacks} are missing ({keep}"
+            f" are kept free){more}."
+        ),
     )
 
 
@@ -127,14 +139,23 @@ def no_room(candidates: Sequence[Candidate], machine: Machine, limits: Limits, c
 
 
 def _quant(choice: Choice, planning: Planning, candidates: Sequence[Candidate]) -> str:
-    label, size = choice.candidate.label, choice.candidate.model.file_bytes / 1e9
+    label, size = choice.candidate.label, gb(choice.candidate.model.file_bytes)
     why = {
         "decode": "the fastest at writing; of those as fast, the largest",
         "prefill": "the fastest at reading prompts; of those as fast, the largest",
         "context": "the one that leaves room for the longest context",
         "quality": "the largest that runs from memory, so the one that loses least",
     }[planning.objective]
-    return f"{label} ({size:,.0f} GB): of {len(candidates)} quants {why}."
+    return f"{label} ({size}): of {len(candidates)} quants {why}."
+
+
+def _bound(forecast: Forecast) -> str:
+    writing, reading = (
+        _BOUNDS.get(bound, bound) for bound in (forecast.decode_bound, forecast.prefill_bound)
+    )
+    if writing == reading:
+        return f"What bounds both writing and reading is {writing}."
+    return f"What bounds writing is {writing}; what bounds reading a prompt is {reading}."
 
 
 def _placement(choice: Choice, planning: Planning) -> str:
@@ -146,8 +167,8 @@ def _placement(choice: Choice, planning: Planning) -> str:
     many = f"{len(report.gpus)} GPUs" if len(report.gpus) > 1 else "the GPU"
     if not choice.search.whole(option):
         return (
-            f"{option.settings.n_gpu_layers} layers are on {many} and the others in main memory: one more would"
-            " not find room."
+            f"{option.settings.n_gpu_layers} layers are on {many} and the others in main memory: one more"
+            " would not find room."
         )
     on_host = [layer for layer in range(n) if weights.sums[layer][0]]
     if not on_host:
@@ -161,9 +182,13 @@ def _placement(choice: Choice, planning: Planning) -> str:
     partly = ""
     if option.settings.override_tensor:
         partly = f"; of layer {n}, a part of the experts stays there too"
+    there = (
+        f", with the experts of {layers - len(on_host)} of {layers} layers" if layers > len(on_host) else ""
+    )
+    stay = f"those of the first {len(on_host)}" if there else f"the experts of all {layers} layers"
     return (
-        f"What every token needs is on {many}, with the experts of {layers - len(on_host)} of {layers} layers;"
-        f" those of the first {len(on_host)} stay in main memory{partly}. {room[0].upper()}{room[1:]}."
+        f"What every token needs is on {many}{there}; {stay} stay in main memory{partly}."
+        f" {room[0].upper()}{room[1:]}."
     )
 
 
@@ -187,8 +212,8 @@ def _step(choice: Choice) -> str:
             " holds weights instead."
         )
     return (
-        f"Prompts are read in steps of {settings.ubatch_size:,} tokens: in each, the experts in main memory are"
-        " sent to the GPU once, so that larger steps read faster and take more GPU memory."
+        f"Prompts are read in steps of {settings.ubatch_size:,} tokens: in each, the experts in main memory"
+        " are sent to the GPU once, so that larger steps read faster and take more GPU memory."
     )
 
 

@@ -19,9 +19,9 @@ from kimi_nb.records import RecordError, from_plain, to_plain
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kimi_nb.model import Model
+    from kimi_nb.model.candidates import Candidate
 
-__all__ = ["FORMAT", "Candidate", "Plan", "PlannedModel"]
+__all__ = ["FORMAT", "Plan", "PlannedModel"]
 
 FORMAT = 1
 """The version of the JSON layout; it grows when a key is added, dropped or changes its meaning."""
@@ -29,39 +29,6 @@ FORMAT = 1
 _LARGEST_FILE = 1024 * 1024
 _DERIVED = ("format", "fits", "short_mib", "verified", "argv")
 """Keys that other programs read and that are worked out again, not believed, when a file is loaded."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A model that may be planned for, and what is known of it beside its header.
-
-    Attributes:
-        model: Its header.
-        key: Its name in the catalog.
-        quant: Its quant there.
-        repo: The repository it can be downloaded from.
-        on_disk: Whether it lies on this machine's disk already.
-        approximate: Whether the header is a stand-in made from the catalog's size, not read.
-        native_bytes: Size of the released weights; a larger quant holds no more.
-    """
-
-    model: Model
-    key: str | None = None
-    quant: str | None = None
-    repo: str | None = None
-    on_disk: bool = False
-    approximate: bool = False
-    native_bytes: int | None = None
-
-    @property
-    def label(self) -> str:
-        """What to call it in a sentence."""
-        return self.quant or self.model.quant or self.model.name
-
-    @property
-    def quality(self) -> int:
-        """Bytes that hold something of the released weights."""
-        return min(self.model.file_bytes, self.native_bytes or self.model.file_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +58,11 @@ class PlannedModel:
     header_sha256: str
     key: str | None = None
     repo: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Model and quant, as a person says them."""
+        return self.name if self.quant.lower() in self.name.lower() else f"{self.name} {self.quant}"
 
     @classmethod
     def of(cls, candidate: Candidate) -> PlannedModel:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kimi_nb.plan.reasons import gib
+from kimi_nb.plan.reasons import gb, gib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from kimi_nb.machine import Machine
+    from kimi_nb.model.candidates import Candidate
     from kimi_nb.plan.planner import Planning
-    from kimi_nb.plan.record import Candidate
 
 __all__ = ["what_would_fit"]
 
@@ -22,11 +22,14 @@ _MOST_GIB = 4096
 _PROFILES = 2
 
 
-def what_would_fit(planning: Planning, candidates: Sequence[Candidate]) -> tuple[str, ...]:
-    """Return what to change, the cheapest first: context, disk, main memory, another machine, the API."""
+def what_would_fit(
+    planning: Planning, candidates: Sequence[Candidate], others: Sequence[Candidate] = ()
+) -> tuple[str, ...]:
+    """Return what to change, the cheapest first: context, quant, disk, memory, another machine, the API."""
     small = min(candidates, key=lambda one: one.model.file_bytes)
     found = [
         *_shorter(planning, small),
+        *_smaller(planning, small, others),
         *_disk(planning, small),
         *_memory(planning, small),
         *_elsewhere(planning, small),
@@ -51,6 +54,14 @@ def _shorter(planning: Planning, candidate: Candidate) -> Iterator[str]:
     for ctx_size in (n for n in _SHORTER if n < asked):
         if _runs(planning, candidate, planning.machine, ctx_size):
             yield f"Less context: {candidate.label} runs with {ctx_size:,} tokens."
+            return
+
+
+def _smaller(planning: Planning, candidate: Candidate, others: Sequence[Candidate]) -> Iterator[str]:
+    smaller = [one for one in others if one.model.file_bytes < candidate.model.file_bytes]
+    for other in sorted(smaller, key=lambda one: -one.model.file_bytes):
+        if planning.disk_lacks(other) <= 0 and _runs(planning, other, planning.machine, planning.ctx_size):
+            yield f"A smaller quant: {other.label} ({gb(other.model.file_bytes)}) runs from memory."
             return
 
 

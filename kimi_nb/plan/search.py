@@ -37,8 +37,11 @@ NEARLY = 0.981
 """What is slower by less than this is as good, and chosen if it is better otherwise."""
 
 _AS_GOOD = 0.95
-_UBATCHES = (512, 1024, 2048, 4096)
 _TIGHT_UBATCH = 128
+_QUICK = ((512, True),)
+#: Tokens in a step, and whether the GPU is lent weights of the host. Small steps leave room for weights.
+_WAYS = (*((n, True) for n in (512, 1024, 2048, 4096, _TIGHT_UBATCH)), (512, False), (_TIGHT_UBATCH, False))
+_SMALL_BYTES = 4 << 30  # so small a model may be faster on the processor alone
 _CACHE_TYPES = ("f16", "q8_0", "q4_0")
 _PROMPT_CACHE_MIB, _PROMPT_CACHE_STEP = 8192, 256
 _ROUNDS = 5
@@ -114,10 +117,11 @@ class Search:
         """
         found: list[Option] = []
         for kind in _CACHE_TYPES:
-            new = list(self._with_cache(ctx_size, kind, _UBATCHES[:1] if quick else _UBATCHES))
-            found += new
-            if any(self.whole(option) for option in new) or (quick and found):
+            new = list(self._with_cache(ctx_size, kind, _QUICK))
+            if any(self.whole(option) for option in new):
+                found = new if quick else list(self._with_cache(ctx_size, kind, _WAYS))
                 break
+            found += new
             if kind == "q8_0" and found:
                 break  # 4 bits only where nothing else fits
         if quick or not found:
@@ -133,24 +137,30 @@ class Search:
         layers = settings.n_gpu_layers
         return isinstance(layers, int) and layers > self.weights.n_layer_all
 
-    def _with_cache(self, ctx_size: int, kind: str, ubatches: Sequence[int]) -> Iterator[Option]:
+    def _with_cache(self, ctx_size: int, kind: str, ways: Sequence[tuple[int, bool]]) -> Iterator[Option]:
+        """Return what fits with a type of cache, for steps of so many tokens, helped by the GPU or not."""
         fitting = []
         for names in self._gpu_sets(ctx_size, kind):
-            ways = [(n, True) for n in ubatches]
-            for ubatch, offload in ways if len(ways) == 1 else [*ways, (ubatches[0], False)]:
-                if ubatch > max(ctx_size, ubatches[0]) or (self._metal and not offload):
-                    continue
-                fitting.append(self._on_gpus(self._base(ctx_size, kind, ubatch, offload), names))
+            for ubatch, offload in ways:
+                if ubatch <= max(ctx_size, _QUICK[0][0]) and (offload or not self._metal):
+                    fitting.append(self._on_gpus(self._base(ctx_size, kind, ubatch, offload), names))
         if self._gpus and not any(fitting):
             for offload in (True, False):
                 base = self._base(ctx_size, kind, _TIGHT_UBATCH, offload)
                 fitting.append(self._on_gpus(base, [gpu.name for gpu in self._gpus]))
         yield from (option for option in fitting if option is not None)
-        if not any(fitting):
-            on_host = [self._on_host(self._base(ctx_size, kind, ubatch, offload=None)) for ubatch in ubatches]
-            if not any(on_host):
-                on_host = [self._on_host(self._base(ctx_size, kind, _TIGHT_UBATCH, offload=None))]
-            yield from (option for option in on_host if option is not None)
+        if not any(fitting) or self.model.data_bytes < _SMALL_BYTES:
+            yield from self._without_gpu(ctx_size, kind, ways)
+
+    def _without_gpu(self, ctx_size: int, kind: str, ways: Sequence[tuple[int, bool]]) -> Iterator[Option]:
+        found = False
+        for ubatch in [*sorted({n for n, _ in ways if n >= _QUICK[0][0]}), _TIGHT_UBATCH]:
+            if ubatch == _TIGHT_UBATCH and found:
+                return
+            option = self._on_host(self._base(ctx_size, kind, ubatch, offload=None))
+            if option is not None:
+                found = True
+                yield option
 
     def _base(self, ctx_size: int, kind: str, ubatch: int, offload: bool | None) -> Settings:  # noqa: FBT001 - a setting
         cores = self.machine.cpu.usable_cores
@@ -184,7 +194,7 @@ class Search:
             if sum(gpu.free_mib for gpu in chosen) < weights:
                 continue
             subset = [gpu.name for gpu in self._gpus if gpu in chosen]
-            option = self._on_gpus(self._base(ctx_size, kind, _UBATCHES[0], offload=True), subset)
+            option = self._on_gpus(self._base(ctx_size, kind, _QUICK[0][0], offload=True), subset)
             if option is not None and option.settings.n_cpu_moe == 0 and self.whole(option):
                 return [subset]
         return [names]

@@ -1,0 +1,69 @@
+"""``kimi-nb plan``: the settings for a model on a machine, what they take, how fast, and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from kimi_nb.model.candidates import Candidate
+
+__all__ = ["configure", "main"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's options."""
+    from kimi_nb.plan.planner import OBJECTIVES
+
+    add = parser.add_argument
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--gguf", metavar="FILE", type=Path, help="a GGUF file, or the first of its shards")
+    what.add_argument("--model", metavar="M", help="a model of the catalogue, such as kimi-k2.5 or nano")
+    add("--quant", metavar="Q", help="which quant of --model; default: the one that suits the objective")
+    add("--ctx", metavar="N", type=int, help="tokens of context; default: a usual one that fits")
+    add("--objective", choices=OBJECTIVES, default="decode", help="what counts most; default: decode")
+    add("--parallel", metavar="N", type=int, default=1, help="requests to answer at once; default: 1")
+    add("--machine", metavar="FILE", help="a saved machine or a shipped profile (default: this one)")
+    add("--offline", action="store_true", help="read no headers from the Hub: sizes from the catalogue only")
+    add("--save", metavar="FILE", type=Path, help="keep the plan, for `kimi-nb serve --plan FILE`")
+    add("--json", action="store_true", help="print one JSON document")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the plan; return 1 if nothing runs."""
+    from kimi_nb.machine import machine_named, probe
+    from kimi_nb.model.candidates import with_real_header
+    from kimi_nb.plan.planner import make_plan
+    from kimi_nb.plan.text import plan_lines
+
+    machine = probe() if args.machine is None else machine_named(args.machine)
+    models, others = _models(args)
+    result = make_plan(
+        models,
+        machine,
+        objective=args.objective,
+        ctx_size=args.ctx,
+        parallel=args.parallel,
+        others=others,
+        exact=None if args.offline else with_real_header,
+    )
+    if args.save is not None and result.plan is not None:
+        result.plan.save(args.save)
+    if args.json:
+        print(json.dumps(result.as_dict(), ensure_ascii=False))
+    else:
+        print("\n".join(plan_lines(result, args.save and str(args.save))))
+    return 1 if result.plan is None else 0
+
+
+def _models(args: argparse.Namespace) -> tuple[list[Candidate], list[Candidate]]:
+    """Return what to choose from, and what to name where none of it runs."""
+    from kimi_nb.model import read_header
+    from kimi_nb.model.candidates import Candidate, candidates
+
+    if args.gguf is not None:
+        return [Candidate(read_header(args.gguf), on_disk=True)], []
+    return candidates(args.model, args.quant), candidates(args.model) if args.quant else []

@@ -1,0 +1,129 @@
+"""A plan as lines for a person who has never run a model of this size."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from typing import TYPE_CHECKING
+
+from kimi_nb.plan.reasons import gb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kimi_nb.plan.planner import PlanResult
+    from kimi_nb.plan.record import Plan
+    from kimi_nb.plan.speed import Band
+
+__all__ = ["plan_lines"]
+
+_WIDTH = 100
+_BOUNDS = {
+    "cpu": "the processor",
+    "ram": "main memory",
+    "pcie": "the way to the GPU",
+    "gpu": "the GPU",
+    "disk": "the disk",
+}
+
+
+def plan_lines(result: PlanResult, saved_as: str | None = None) -> list[str]:
+    """Describe what came of planning.
+
+    Args:
+        result: The result.
+        saved_as: The file that the plan was written to.
+    """
+    plan = result.plan
+    if plan is None:
+        lines = _wrapped("Nothing runs here as asked.", "")
+        return [*lines, *_listed("Why", result.reasons), *_listed("What would", result.what_would_fit)]
+    return [
+        f"{plan.model.title} ({gb(plan.model.file_bytes)}) on {plan.machine}",
+        "",
+        *_speed(plan),
+        f"  context {plan.settings.ctx_size or plan.model.context_length:>8,} tokens",
+        "",
+        *_memory(plan),
+        *_listed("Mind", plan.warnings),
+        *_listed("Why so", [*plan.reasons, *result.reasons]),
+        *_listed("What would avoid the disk", result.what_would_fit),
+        *_listed("Instead you could have", [_alternative(one) for one in result.alternatives]),
+        "",
+        "Start it",
+        *_start(plan, saved_as),
+    ]
+
+
+def _speed(plan: Plan) -> list[str]:
+    forecast = plan.forecast
+    rows = [
+        ("writes", forecast.decode_tok_s, forecast.decode_bound),
+        ("reads", forecast.prefill_tok_s, forecast.prefill_bound),
+    ]
+    return [
+        *(
+            f"  {verb:<8}{_figure(band)} tokens/s   held back by {_BOUNDS.get(bound, bound)}"
+            for verb, band, bound in rows
+        ),
+        *_wrapped(f"({'; '.join(forecast.notes)})" if forecast.notes else "", "  "),
+    ]
+
+
+def _figure(band: Band) -> str:
+    middle, _, between = str(band).partition(" ")
+    return f"{middle:>8} {between:<16}"
+
+
+def _memory(plan: Plan) -> list[str]:
+    """Return a table of GiB: what is where, beside what is there."""
+    memory, host = plan.memory, plan.memory.host
+    rows = [
+        (gpu.name, gpu.model_mib, gpu.context_mib, gpu.compute_mib, gpu.extra_mib, gpu.free_mib)
+        for gpu in memory.gpus
+    ]
+    other = host.extra_mib + (host.prompt_cache_mib or 0.0)
+    rows.append(
+        ("main memory", host.model_mib, host.context_mib, host.compute_mib, other, host.available_mib)
+    )
+    lines = [
+        f"  {'GiB':<12}{'weights':>9}{'context':>9}{'buffers':>9}{'other':>9}{'in all':>9}{'free now':>10}"
+    ]
+    for name, *parts, free in rows:
+        cells = "".join(f"{mib / 1024:>9.1f}" for mib in [*parts, sum(parts)])
+        lines.append(f"  {name:<12}{cells}{free / 1024:>9.1f}")
+    return lines
+
+
+def _alternative(plan: Plan) -> str:
+    return f"{plan.model.quant}: {plan.reasons[0]}"
+
+
+def _start(plan: Plan, saved_as: str | None) -> list[str]:
+    lines = []
+    if plan.model.key is not None and plan.model.repo is not None:
+        lines.append(f"kimi-nb download --model {plan.model.key} --quant {plan.model.quant}")
+    if saved_as is not None:
+        lines.append(f"kimi-nb serve --plan {shlex.quote(saved_as)}")
+    lines.append(shlex.join(plan.argv))
+    return [
+        line
+        for command in lines
+        for line in textwrap.wrap(
+            command,
+            _WIDTH,
+            initial_indent="  ",
+            subsequent_indent="      ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    ]
+
+
+def _listed(title: str, texts: Iterable[str]) -> list[str]:
+    lines = [line for text in texts for line in _wrapped(text, "  - ")]
+    return ["", title, *lines] if lines else []
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent))

@@ -1,0 +1,164 @@
+"""``kimi-nb plan``: for a file, for nano and for models that are not here; and llama.cpp's word on it."""
+
+import json
+
+import pytest
+from header_models import ORACLE_MODELS
+
+from kimi_nb.cli import main
+from kimi_nb.machine import load_profile
+from kimi_nb.model import catalog
+from kimi_nb.model.candidates import Candidate, candidates, with_real_header
+from kimi_nb.model.stand_in import stand_in
+from kimi_nb.nano import nano_path
+from kimi_nb.plan.planner import make_plan
+from kimi_nb.plan.record import Plan
+
+
+def document(capsys, *words):
+    code = main(["plan", *words, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_nano_here(capsys, tmp_path):
+    file = tmp_path / "nano.json"
+    code, said = document(capsys, "--model", "nano", "--ctx", "4096", "--save", str(file))
+    assert code == 0
+    assert said["plan"]["model"]["file"] == str(nano_path())
+    assert said["plan"]["settings"]["ctx_size"] == 4096
+    assert said["plan"]["exact"]
+    assert Plan.load(file).to_dict() == said["plan"]
+
+
+def test_a_file_by_its_path(capsys):
+    code, said = document(capsys, "--gguf", str(nano_path()), "--machine", "cpu-512gb")
+    assert code == 0
+    assert said["plan"]["machine"] == load_profile("cpu-512gb").name
+    assert said["plan"]["model"]["key"] is None
+
+
+def test_the_real_model_offline(capsys):
+    code, said = document(capsys, "--model", "kimi-k2.5", "--machine", "rtx4090-256gb", "--offline")
+    assert code == 0
+    assert said["plan"]["model"]["approximate"] is True
+    assert said["plan"]["exact"] is False
+    assert said["plan"]["warnings"][0].startswith("approximate")
+    assert said["plan"]["model"]["repo"] == "unsloth/Kimi-K2.5-GGUF"
+
+
+def test_the_words_for_people(capsys):
+    assert (
+        main(["plan", "--model", "kimi-k2.5", "--machine", "h100-80gb", "--offline", "--quant", "UD-TQ1_0"])
+        == 0
+    )
+    text = capsys.readouterr().out
+    assert text.startswith("Kimi K2.5 UD-TQ1_0 (240 GB) on 1 x H100 80 GB, 256 GB\n")
+    for part in (
+        "writes",
+        "reads",
+        "main memory",
+        "Why so",
+        "Mind",
+        "Start it",
+        "kimi-nb download --model kimi-k2.5",
+    ):
+        assert part in text
+    assert max(len(line) for line in text.splitlines()) <= 100
+
+
+def test_no_is_one(capsys):
+    words = ["--model", "kimi-k2.5", "--quant", "UD-Q4_K_XL", "--offline", "--ctx", "262144"]
+    assert main(["plan", *words, "--machine", "h100-80gb"]) == 0
+    assert "What would avoid the disk" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "id_"),
+    [
+        (["--model", "kimi-k9"], "KNB390"),
+        (["--model", "kimi-k2.5", "--quant", "Q9"], "KNB391"),
+        (["--model", "nano", "--quant", "Q4_K_M"], "KNB391"),
+        (["--model", "nano", "--ctx", "0"], "KNB378"),
+        (["--model", "nano", "--ctx", "999999999"], "KNB378"),
+        (["--model", "nano", "--machine", "no-such"], "KNB133"),
+        (["--model", "kimi-k2.5", "--quant", "UD-IQ2_XXS", "--offline"], "KNB395"),
+        (["--model", "nano", "--save", "/"], "KNB377"),
+    ],
+)
+def test_wrong_use_is_two(capsys, words, id_):
+    assert main(["plan", *words]) == 2
+    assert id_ in capsys.readouterr().err
+
+
+def test_stand_ins_have_the_size_that_the_catalog_says():
+    seen = 0
+    for entry in catalog().models.values():
+        for quant in entry.quants:
+            if quant.bytes is not None and entry.architecture is not None:
+                model = stand_in(entry, quant)
+                assert model.data_bytes == pytest.approx(quant.bytes, rel=0.01), (entry.key, quant.name)
+                assert model.file_bytes == quant.bytes
+                seen += 1
+    assert seen >= 25
+
+
+def test_a_stand_in_has_the_real_shapes(tmp_path):
+    """Beside a header of Kimi's shape: the same tensors, and nearly the same plan at the same size."""
+    real = ORACLE_MODELS["TQ1"].read(tmp_path / "kimi.gguf")
+    near = candidates("kimi-k2.5", "UD-TQ1_0")[0].model
+    assert {tensor.name: tensor.shape for tensor in near.tensors} == {
+        tensor.name: tensor.shape for tensor in real.tensors
+    }
+    here = load_profile("h100-80gb")
+    plans = [make_plan(model, here, ctx_size=32768).plan for model in (real, near)]
+    assert plans[0].memory.gpus[0].context_mib == plans[1].memory.gpus[0].context_mib
+    assert abs(plans[0].settings.n_cpu_moe - plans[1].settings.n_cpu_moe) <= 3
+
+
+def test_the_real_header_takes_the_stand_in_s_place(tmp_path):
+    """What is chosen by the catalog's size is planned again with what the file says."""
+    real = ORACLE_MODELS["TQ1"].read(tmp_path / "kimi.gguf")
+    asked = []
+
+    def exact(candidate):
+        asked.append(candidate.quant)
+        return Candidate(real, key=candidate.key, quant=candidate.quant, repo=candidate.repo)
+
+    here = load_profile("rtx4090-256gb")
+    result = make_plan(candidates("kimi-k2.5"), here, objective="quality", exact=exact)
+    assert asked
+    assert asked[-1] == result.plan.model.quant
+    assert result.plan.model.approximate is False
+    assert result.plan.model.header_sha256 == real.header_sha256
+
+
+def test_where_the_header_cannot_be_read_the_plan_says_why(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    result = make_plan(
+        candidates("kimi-k2.5", "UD-TQ1_0"), load_profile("h100-80gb"), exact=with_real_header, ctx_size=4096
+    )
+    assert result.plan.model.approximate
+    assert "KNB34" in result.plan.warnings[0]
+
+
+@pytest.mark.engine
+def test_llama_cpp_agrees_with_plans(build, tmp_path):
+    """The settings of plans for machines without GPUs, on files without weights: the same MiB everywhere."""
+    from kimi_nb.rehearse.verify import verify
+
+    model = ORACLE_MODELS["TQ1"].read(tmp_path / "kimi.gguf")
+    here = load_profile("cpu-512gb")
+    for wishes in ({"ctx_size": 4096}, {"objective": "context"}, {"parallel": 4, "ctx_size": 65536}):
+        plan = make_plan(model, here, **wishes).plan
+        assert verify(model, plan.settings, here, build).agrees, plan.settings
+
+
+@pytest.mark.engine
+def test_the_real_server_takes_a_plan_s_settings(build):
+    """nano, planned for this machine, is served with the plan's own arguments."""
+    from kimi_nb.engine import LlamaServer
+    from kimi_nb.machine import probe
+
+    plan = make_plan(Candidate(candidates("nano")[0].model, on_disk=True), probe(), ctx_size=2048).plan
+    with LlamaServer(plan.model.file, settings=plan.settings.replace(threads=1, threads_batch=1)) as server:
+        assert server.state == "ready"
