@@ -37,6 +37,7 @@ NEARLY = 0.981
 """What is slower by less than this is as good, and chosen if it is better otherwise."""
 
 _AS_GOOD = 0.95
+_WORTH_A_TRY = 0.97
 _TIGHT_UBATCH = 128
 _QUICK = ((512, True),)
 #: Tokens in a step, and whether the GPU is lent weights of the host. Small steps leave room for weights.
@@ -104,6 +105,7 @@ class Search:
         self.weights = weights_of(model)
         self._gpus = rooms(machine)
         self._metal = machine.unified
+        self._starts: dict[tuple[tuple[str, ...], bool | None, bool], Filling] = {}
         self._slots = {"parallel": parallel, **({"kv_unified": True} if parallel > 1 else {})}
 
     def options(self, ctx_size: int, *, quick: bool = False) -> list[Option]:
@@ -126,7 +128,7 @@ class Search:
                 break  # 4 bits only where nothing else fits
         if quick or not found:
             return found
-        near = _near(found, "decode", _AS_GOOD)
+        near = _near(found, "decode", _WORTH_A_TRY)
         return [self._with_part_of_a_layer(one) if one in near else one for one in found]
 
     def whole(self, option: Option) -> bool:
@@ -215,25 +217,28 @@ class Search:
         self, base: Settings, names: list[str], room: list[float], n_cpu_moe: int
     ) -> tuple[Settings, MemoryReport] | None:
         """Return the best placement with buffers like those with ``n_cpu_moe``, and its report."""
-        start = Filling(self.weights.n_layer_all + 1, n_cpu_moe, ())
-        report = self._report(self._placed(base, names, start))
-        compute = [gpu.compute_mib + 1.0 for gpu in report.gpus]
+        key = (tuple(names), base.op_offload, n_cpu_moe == 0)
+        trial = self._starts.get(key) or Filling(self.weights.n_layer_all + 1, n_cpu_moe, ())
+        compute = [0.0] * len(names)
         fitting: tuple[Filling, Settings, MemoryReport] | None = None
-        last: Filling | None = None
         for _ in range(_ROUNDS):
+            settings = self._placed(base, names, trial)
+            report = self._report(settings)
+            if trial.counts and min(self._gpus_left(report)) >= 0:
+                fitting = (trial, settings, report)
+            # Never less than was seen before, so that this ends.
+            compute = [max(gpu.compute_mib + 1.0, mib) for gpu, mib in zip(report.gpus, compute, strict=True)]
             left = [mib - taken for mib, taken in zip(room, compute, strict=True)]
             found = fill(self.weights, self._cache_mib(report), left)
-            if found is None or found == last or (n_cpu_moe == 0 and found.n_cpu_moe):
+            if found is None or found == trial or (n_cpu_moe == 0 and found.n_cpu_moe):
                 break
             if fitting is not None and _order(found) <= _order(fitting[0]):
                 break
-            last, settings = found, self._placed(base, names, found)
-            report = self._report(settings)
-            if min(self._gpus_left(report)) >= 0:
-                fitting = (found, settings, report)
-            # Never less than was seen before, so that this ends.
-            compute = [max(gpu.compute_mib + 1.0, mib) for gpu, mib in zip(report.gpus, compute, strict=True)]
-        return None if fitting is None else fitting[1:]
+            trial = found
+        if fitting is None:
+            return None
+        self._starts[key] = fitting[0]  # a good guess for the next way, which is often much the same
+        return fitting[1:]
 
     def _gpus_left(self, report: MemoryReport) -> list[float]:
         return [mib for name, mib in left_mib(report, self.limits).items() if name != "Host"]
