@@ -60,6 +60,7 @@ def main(args: argparse.Namespace) -> int:
     from kimi_nb.machine import machine_named, probe
     from kimi_nb.plan.arguments import read_settings
     from kimi_nb.plan.memory_verdict import memory_report
+    from kimi_nb.plan.speed import forecast
 
     settings = read_settings(args)
     if args.kv_type is not None:
@@ -69,11 +70,12 @@ def main(args: argparse.Namespace) -> int:
         machine = _with_gpus(machine, args.gpus)
     model = _model(args)
     report = memory_report(model, settings, machine)
+    speed = forecast(model, settings, machine, report=report)
     told: dict[str, Any] = {
         "settings": settings.to_dict(),
         **report.as_dict(),
         "exact": report.exact,
-        "forecast": None,
+        "forecast": speed and speed.as_dict(),
         "verified": None,
     }
     if args.verify:
@@ -133,6 +135,13 @@ def _show(told: dict[str, Any]) -> None:
     _show_verified(told["verified"])
     if told["fits"]:
         print("fits")
+    for verb, key in (("writes", "decode_tok_s"), ("reads", "prefill_tok_s")) if told["forecast"] else ():
+        band = told["forecast"][key]
+        print(
+            f"{verb} {band['low']} to {band['high']} tokens/s, {band['expected']} expected ({band['bound']})"
+        )
+    for note in told["forecast"]["notes"] if told["forecast"] else ():
+        print(f"  {note}")
     for name, short in told["short_mib"].items():
         print(f"does not fit: {short} MiB ({short / 1024:.1f} GiB) short on {name}")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kimi_nb.engine.detached import start_detached
 from kimi_nb.engine.llama_server import LlamaServer, RestartPolicy
+from kimi_nb.engine.planned import planned
 from kimi_nb.engine.running import Running, announce, claim, find, forget, running, stop
 from kimi_nb.engine.runtime_folder import forget_key, keep_key
 from kimi_nb.errors import ServerError, UsageError
@@ -39,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="default: start",
     )
     add("--model", metavar="nano|FILE", help="nano, or a GGUF file of your own")
+    add("--plan", metavar="FILE", type=Path, help="run what `kimi-nb plan --save FILE` planned")
     add("--name", help="what to call this server; for stop and logs, which one is meant")
     add("--alias", metavar="NAME", help="the name that clients ask for; default: the file's")
     add("--port", type=int, default=0, metavar="N", help="on 127.0.0.1; default: a free one")
@@ -59,9 +61,11 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _start(args: argparse.Namespace) -> int:
+    settings = read_settings(args)
+    if args.plan is not None:
+        args.model, settings = planned(args.plan, args.model, settings)
     if args.model is None:
         raise UsageError("KNB539", "no model was named", why="serve needs --model", fix="Try `--model nano`.")
-    settings = read_settings(args)
     if args.detach:
         told = start_detached(_words(args, settings.argv()))
         print(json.dumps(told, ensure_ascii=False) if args.json else _for_people(told, "kimi-nb"))
