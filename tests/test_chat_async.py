@@ -7,7 +7,7 @@ import time
 import pytest
 from scripted_engine import Act, ScriptedEngine, say
 
-from kimi_nb.chat import AsyncChat, Chat, ContentDelta, Done, EngineError, ReasoningDelta
+from kimi_nb.chat import AsyncChat, Chat, ContentDelta, Done, EngineError, ReasoningDelta, request
 from kimi_nb.errors import UsageError
 
 HELLO = [
@@ -49,7 +49,7 @@ def with_chat(act, kind, timeout_s, options):
         return (
             got,
             scripted.bodies,
-            [request["headers"].get("Authorization") for request in scripted.requests],
+            [each["headers"].get("Authorization") for each in scripted.requests],
         )
 
 
@@ -69,7 +69,7 @@ def with_twin(act, kind, timeout_s, options):
         return (
             got,
             scripted.bodies,
-            [request["headers"].get("Authorization") for request in scripted.requests],
+            [each["headers"].get("Authorization") for each in scripted.requests],
         )
 
 
@@ -168,23 +168,33 @@ def test_leaving_closes_the_connection(way):
 
 
 def connections(scripted):
-    return {request["client"] for request in scripted.requests}
+    return {each["client"] for each in scripted.requests}
 
 
-def test_one_connection_serves_one_request_after_another():
+async def ask_in_turn(engine, times):
+    async with AsyncChat(engine) as chat:
+        return [(await chat.ask("hi")).content for _ in range(times)]
+
+
+def test_one_connection_serves_one_request_after_another_where_that_saves_a_handshake(monkeypatch):
     """Left after its last event and before its end, a response takes its connection with it: a handshake each time."""
+    monkeypatch.setattr(request, "_REUSED", ("http",))  # as it is for https
     with ScriptedEngine([say("ok")]) as scripted:
         with Chat(scripted.engine) as chat:
             assert [chat.ask("hi").content for _ in range(3)] == ["ok"] * 3
         assert len(connections(scripted)) == 1
-
-    async def talk(engine):
-        async with AsyncChat(engine) as chat:
-            return [(await chat.ask("hi")).content for _ in range(3)]
-
     with ScriptedEngine([say("ok")]) as scripted:
-        assert asyncio.run(talk(scripted.engine)) == ["ok"] * 3
+        assert asyncio.run(ask_in_turn(scripted.engine, 3)) == ["ok"] * 3
         assert len(connections(scripted)) == 1
+
+
+@pytest.mark.engine
+def test_a_connection_that_the_engine_is_about_to_close_is_not_used_again(server):
+    """llama-server sends Keep-Alive and closes after each stream: a second request on it would sometimes be lost."""
+    with Chat(server.engine) as chat:
+        for _ in range(30):
+            assert chat.ask("Hello!", max_tokens=1).finish_reason == "length"
+    assert len(asyncio.run(ask_in_turn(server.engine, 10))) == 10
 
 
 @pytest.mark.parametrize("timeout_s", [0.5, 600])

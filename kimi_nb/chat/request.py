@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["ChatRequest", "chat_request", "check_timeout", "http_options"]
 
 _CONNECT_S = 10.0
+_REUSED = ("https",)
+_IDLE_S = 2.0
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -131,6 +133,16 @@ def check_timeout(timeout_s: float) -> float:
 
 def http_options(engine: Engine) -> dict[str, Any]:
     """Return how an HTTP client for ``engine`` is to be made."""
-    # A proxy named in the environment must not see, or swallow, what goes to this machine itself.
-    local = urlsplit(engine.base_url).hostname in _LOOPBACK
-    return {"trust_env": not local, "follow_redirects": False}
+    import httpx2
+
+    address = urlsplit(engine.base_url)
+    # llama-server promises to keep a connection and closes it after each stream all the same, and vLLM after 5
+    # idle seconds: a request that meets the closing is lost, and must not be sent twice. So a connection serves
+    # a second request only where making one takes long, and then soon.
+    kept = None if address.scheme in _REUSED else 0
+    return {
+        # A proxy named in the environment must not see, or swallow, what goes to this machine itself.
+        "trust_env": address.hostname not in _LOOPBACK,
+        "follow_redirects": False,
+        "limits": httpx2.Limits(max_keepalive_connections=kept, keepalive_expiry=_IDLE_S),
+    }
