@@ -19,7 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kimi_nb.engine import LlamaServer
+from kimi_nb.chat import Chat
+from kimi_nb.engine import LlamaServer, server_liveness
 from kimi_nb.engine import llama_server as supervisor
 from kimi_nb.engine.server_watch import RestartPolicy
 from kimi_nb.errors import KimiNbError, ModelFileError, ServerError, UsageError, troubles
@@ -415,6 +416,70 @@ def test_a_server_hard_at_work_is_not_degraded(make, quick_probe):
         until = time.monotonic() + 2
         while time.monotonic() < until and response.readline():
             assert server.state == "ready"
+
+
+# The sign of life that the supervisor asks for
+
+
+@pytest.fixture
+def signs(monkeypatch, quick_probe):
+    """Each look at a server, as it comes: whether the model was made to generate for it."""
+    seen = []
+    ask = server_liveness.Liveness.ask
+
+    def noted(self, http, timeout_s):
+        self._every_s = 0.0
+        seen.append(ask(self, http, timeout_s))
+        return seen[-1]
+
+    monkeypatch.setattr(server_liveness.Liveness, "ask", noted)
+    return seen
+
+
+def looked(signs, times=3):
+    signs.clear()
+    assert wait_until(lambda: len(signs) >= times, 20)
+    return set(signs[:times])
+
+
+LONG = "How many experts does Kimi K2.5 have? " * 20
+
+
+def cached(chat):
+    return chat.ask(LONG, mode="instant", max_tokens=4).usage.cached_tokens
+
+
+@pytest.mark.parametrize(("slots", "generates"), [(1, False), (2, True)])
+def test_a_sign_of_life_is_a_real_token_where_it_costs_no_conversation(make, signs, slots, generates):
+    """cache_ram 0, so that a conversation pushed out of its slot is lost for good."""
+    settings = SMALL.replace(parallel=slots, ctx_size=4096 * slots)
+    with make(settings=settings) as server, Chat(server.engine) as chat:
+        assert looked(signs) == {True}  # all slots are empty
+        cached(chat)
+        assert looked(signs) == {generates}  # with one slot it now holds a conversation, and is left in peace
+        assert cached(chat) > 300
+        assert server.state == "ready"
+
+
+def test_no_token_is_asked_for_while_real_traffic_flows(make, signs):
+    with make() as server, streaming(server) as response:
+        signs.clear()
+        until = time.monotonic() + 2
+        while time.monotonic() < until and response.readline():
+            pass
+        assert signs
+        assert not any(signs)
+
+
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_why_not_simply_a_token_each_time(make, tokens):
+    """The reason for all this, held here: should llama.cpp learn to spare the slot, this tells."""
+    with make() as server, Chat(server.engine) as chat:
+        cached(chat)
+        assert cached(chat) > 300
+        body = {"prompt": ".", "n_predict": tokens, "cache_prompt": False}
+        assert server._running().http.ask("/completion", body).status == 200
+        assert cached(chat) == 0
 
 
 QUICK = RestartPolicy(most=2, within_s=600, first_delay_s=0.1, longest_delay_s=0.2)

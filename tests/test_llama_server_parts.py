@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from kimi_nb.engine.out_of_memory import OutOfMemoryWatch
 from kimi_nb.engine.runtime_folder import forget_key, keep_key, runtime_folder
 from kimi_nb.engine.secrets_out import HIDDEN, environment_secrets, redactor, without_secrets
 from kimi_nb.engine.server_errors import explain
-from kimi_nb.engine.server_http import ServerHttp
+from kimi_nb.engine.server_http import Answer, ServerHttp
+from kimi_nb.engine.server_liveness import Liveness
 from kimi_nb.engine.server_load import Activity
 from kimi_nb.engine.server_log import ServerLog, new_log_path
 from kimi_nb.engine.server_state import ServerState, StateMachine
@@ -214,6 +216,48 @@ def test_a_probe_does_not_believe_in_work_for_ever():
     assert probe.well()
     time.sleep(0.3)
     assert not probe.well()
+
+
+class Http:
+    """Answers as told: path to a status and a body."""
+
+    def __init__(self, **answers):
+        self.answers = {f"/{path}": answer for path, answer in answers.items()}
+        self.asked = []
+
+    def ask(self, path, body=None, *, timeout_s):  # noqa: ARG002 - as ServerHttp
+        self.asked.append(path)
+        status, value = self.answers[path]
+        return Answer(status, json.dumps(value).encode())
+
+
+IDLE = {"id": 3, "is_processing": False}
+ONE = (200, {"tokens_predicted": 1})
+
+
+@pytest.mark.parametrize(
+    ("slots", "answer", "generates"),
+    [
+        ([IDLE], ONE, True),
+        ([IDLE | {"n_prompt_tokens": 2}], ONE, True),
+        ([IDLE | {"n_prompt_tokens": 400}], ONE, False),
+        ([IDLE, {"id": 1, "is_processing": True}], ONE, False),
+        ([IDLE], (500, {"error": {"message": "Compute error"}}), None),
+        ([IDLE], (200, {"tokens_predicted": 0}), None),
+        ([IDLE], (200, ["?"]), None),
+        ({"error": "?"}, ONE, None),
+    ],
+)
+def test_a_sign_of_life_is_a_token_and_nothing_less_where_one_can_be_had(slots, answer, generates):
+    http = Http(slots=(200, slots), completion=answer)
+    if generates is None:
+        with pytest.raises(OSError, match="answered"):
+            Liveness().ask(http, 1.0)
+    else:
+        liveness = Liveness()
+        assert liveness.ask(http, 1.0) is generates
+        assert liveness.ask(http, 1.0) is False, "not more than once a minute"
+        assert http.asked.count("/completion") == int(generates)
 
 
 # Loading

@@ -136,9 +136,9 @@ def http_options(engine: Engine) -> dict[str, Any]:
     import httpx2
 
     address = urlsplit(engine.base_url)
-    # llama-server promises to keep a connection and closes it after each stream all the same, and vLLM after 5
-    # idle seconds: a request that meets the closing is lost, and must not be sent twice. So a connection serves
-    # a second request only where making one takes long, and then soon.
+    # llama-server promises to keep a connection and closes it after each stream all the same, and vLLM after
+    # 5 idle seconds: a request that meets the closing is lost, and must not be sent twice. So a connection
+    # serves a second request only where making one takes long, and then soon.
     kept = None if address.scheme in _REUSED else 0
     return {
         # A proxy named in the environment must not see, or swallow, what goes to this machine itself.

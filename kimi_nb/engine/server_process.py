@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from kimi_nb.engine.out_of_memory import OutOfMemoryWatch
 from kimi_nb.engine.server_errors import explain
 from kimi_nb.engine.server_http import HOST, ServerHttp
+from kimi_nb.engine.server_liveness import Liveness
 from kimi_nb.engine.server_load import Activity
 from kimi_nb.errors import ServerError
 from kimi_nb.processes import spawn
@@ -64,6 +65,7 @@ class ServerProcess:
         self._since = log.count
         self._port = 0
         self._listening = threading.Event()
+        self._liveness = Liveness()
         self._memory = OutOfMemoryWatch()
         try:
             self._process = spawn(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -108,8 +110,8 @@ class ServerProcess:
         return code
 
     def ping(self, timeout_s: float) -> None:
-        """Ask something that the model's own queue must answer; raise OSError when no answer comes."""
-        self.http.ask("/slots", timeout_s=timeout_s)
+        """Make sure that it answers; raise OSError when it does not. See :class:`Liveness`."""
+        self._liveness.ask(self.http, timeout_s)
 
     def cpu_s(self) -> float | None:
         """Return the processor time it has used, or None when that cannot be told."""

@@ -45,9 +45,9 @@ class RestartPolicy:
 class Probe:
     """Tell a server that works hard from one that hangs.
 
-    The question asked must pass through the same queue as generation does, so that an answer proves that the
-    model is not stuck; it must not generate, for that would push a user's conversation out of its slot. While
-    a long prompt is read no answer comes for minutes, which is not a fault: the processor time it uses tells.
+    The question asked (:class:`~kimi_nb.engine.server_liveness.Liveness`) passes through the same queue as
+    generation does, so that an answer proves that the model is not stuck. While a long prompt is read no
+    answer comes for minutes, which is not a fault: the processor time it uses tells.
 
     Args:
         ask: Asks; raises OSError when there is no answer.
