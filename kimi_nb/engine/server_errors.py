@@ -101,8 +101,8 @@ _SIGNS = (
 )
 
 _CAUSES = {
-    "certain": "the kernel killed it because its memory limit was reached",
-    "likely": "the kernel killed a process for want of memory at that moment, most likely this one",
+    "certain": "the kernel's out-of-memory killer ended it, because its memory limit was reached",
+    "likely": "the kernel's out-of-memory killer ended a process at that moment, most likely this one",
     "unlikely": "someone killed it with signal 9: the kernel reports no want of memory",
     "unknown": "it was killed with signal 9, as the kernel does when memory runs out",
 }

@@ -20,7 +20,7 @@ _REAL_EVERY_S = 60.0
 class Liveness:
     """Look at the slots, and let the model itself make one token where that harms no one.
 
-    ``/health`` is answered by a thread that knows nothing of the model. ``/slots`` must pass through the queue
+    ``/health`` is answered by a thread that knows nothing of the model. ``/slots`` passes through the queue
     that feeds the model, so it is not answered while the model is stuck. Only a generated token proves that
     an idle model still works, for instance that its GPU is still there. But a token takes a slot, and pushes
     out the conversation that the slot holds. With ``cache_ram`` 0 the next question of that conversation then
