@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from header_models import ORACLE_MODELS, ModelShape, kimi_types, random_shape
 from planning_machines import gpu, machine
+from recorded_profiles import H200_FULL, h200, h200_profile
 
 from kimi_nb.errors import UsageError
 from kimi_nb.machine import Disk, load_profile, profiles
@@ -248,3 +249,43 @@ def test_wrong_calls_are_told(kimi, wrong):
 def test_no_model_at_all():
     with pytest.raises(UsageError, match="KNB378"):
         make_plan([], machine())
+
+
+def test_measured_costs_are_planned_with(tmp_path):
+    """From a slice measured on an H200: nothing in a grid is faster by the same measurements."""
+    model, profile = h200_profile(tmp_path)
+    here = h200()
+    result = make_plan(model, here, ctx_size=4096, profile=profile)
+    plan = result.plan
+    assert plan.forecast.source == "measured"
+    assert not plan.memory.host.paged_mib
+    assert plan.forecast == forecast(model, plan.settings, here, profile, report=plan.memory)
+    # The runs that were made left GPU memory free; the plan fills it, and so should be a little faster.
+    assert 20 <= plan.settings.n_cpu_moe < 26
+    assert H200_FULL[26][0] < plan.forecast.decode_tok_s.expected < 1.3 * H200_FULL[26][0]
+    speeds = [
+        forecast(model, settings, here, profile, report=report).decode_tok_s.expected
+        for settings in grid(here, 61, 4096)
+        if (report := fits(model, settings.replace(threads=16), here)) is not None
+    ]
+    assert plan.forecast.decode_tok_s.expected >= 0.98 * max(speeds)
+
+
+def test_a_profile_of_another_model_does_not_count(kimi, tmp_path):
+    _, profile = h200_profile(tmp_path)
+    found = make_plan([kimi["TQ1"], kimi["Q4K"]], h200(), ctx_size=4096, profile=profile)
+    assert found.plan.forecast.source == "measured"
+    other = make_plan(kimi["Q4K"], h200(), ctx_size=4096, profile=profile).plan
+    assert other.forecast.source == "estimated"
+    asked = []
+    make_plan([kimi["TQ1"], kimi["Q4K"]], h200(), ctx_size=4096, profile=asked.append)
+    assert {model.name for model in asked} == {"TQ1", "Q4K"}
+
+
+def test_threads_are_those_that_measured_best(tmp_path):
+    """More threads than memory can feed are slower; the profile knows."""
+    model, profile = h200_profile(tmp_path)
+    best = tuple(replace(cost, threads=8, ms=cost.ms * 0.5) for cost in profile.costs if cost.threads == 16)
+    profile = replace(profile, costs=profile.costs + best)
+    plan = make_plan(model, h200(), ctx_size=4096, profile=profile).plan
+    assert plan.settings.threads == 8

@@ -61,6 +61,7 @@ def main(args: argparse.Namespace) -> int:
     from kimi_nb.plan.arguments import read_settings
     from kimi_nb.plan.memory_verdict import memory_report
     from kimi_nb.plan.speed import forecast
+    from kimi_nb.rehearse.saved import find_profile
 
     settings = read_settings(args)
     if args.kv_type is not None:
@@ -70,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
         machine = _with_gpus(machine, args.gpus)
     model = _model(args)
     report = memory_report(model, settings, machine)
-    speed = forecast(model, settings, machine, report=report)
+    speed = forecast(model, settings, machine, find_profile(model, machine), report=report)
     told: dict[str, Any] = {
         "settings": settings.to_dict(),
         **report.as_dict(),

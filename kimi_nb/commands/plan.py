@@ -38,6 +38,7 @@ def main(args: argparse.Namespace) -> int:
     from kimi_nb.model.candidates import with_real_header
     from kimi_nb.plan.planner import make_plan
     from kimi_nb.plan.text import plan_lines
+    from kimi_nb.rehearse.saved import find_profile
 
     machine = probe() if args.machine is None else machine_named(args.machine)
     models, others = _models(args)
@@ -46,6 +47,7 @@ def main(args: argparse.Namespace) -> int:
         machine,
         objective=args.objective,
         ctx_size=args.ctx,
+        profile=lambda model: find_profile(model, machine),
         parallel=args.parallel,
         others=others,
         exact=None if args.offline else with_real_header,

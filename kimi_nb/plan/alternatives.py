@@ -27,7 +27,8 @@ def alternatives(planning: Planning, chosen: Choice, candidates: Sequence[Candid
 
     found: list[Plan] = []
     for choice, gain in _others(planning, chosen, candidates):
-        full = replace(choice, option=choice.search.with_prompt_cache(choice.option))
+        option = choice.search.with_best_threads(choice.option)
+        full = replace(choice, option=choice.search.with_prompt_cache(option))
         plan = planning.plan(full, (trade(gain, full, chosen),), tuple(warnings(full, planning)))
         if all(plan.settings != one.settings or plan.model != one.model for one in found):
             found.append(plan)

@@ -74,7 +74,7 @@ def make_plan(  # noqa: PLR0913 - every argument but the first two has a default
     objective: Objective = "decode",
     ctx_size: int | None = None,
     limits: Limits | None = None,
-    profile: Profile | None = None,
+    profile: Profile | Callable[[Model], Profile | None] | None = None,
     parallel: int = 1,
     others: Sequence[Candidate] = (),
     exact: Callable[[Candidate], Candidate] | None = None,
@@ -88,7 +88,8 @@ def make_plan(  # noqa: PLR0913 - every argument but the first two has a default
             longest context) or ``quality`` (the largest quant that runs from memory).
         ctx_size: Tokens of context that are wanted, for all slots together; chosen if not given.
         limits: What must be left free.
-        profile: What a rehearsal measured on that machine.
+        profile: What a rehearsal measured on that machine, or a function that finds it for a model; where
+            it is for another model, it does not count.
         parallel: How many requests are to be answered at once.
         others: Other quants, to name one that would fit where none of ``models`` does.
         exact: Gets a chosen candidate whose header is a stand-in, and returns it with its own
@@ -101,12 +102,7 @@ def make_plan(  # noqa: PLR0913 - every argument but the first two has a default
     listed = _candidates(models)
     _check(listed, objective, ctx_size, parallel)
     planning = Planning(machine, objective, ctx_size, limits or Limits(), profile, parallel)
-    result = planning.result(listed, others, exact)
-    if profile is not None and result.plan is None:
-        # What was measured may not cover this model; a guess is better than nothing, and says that it is one.
-        planning = Planning(machine, objective, ctx_size, limits or Limits(), None, parallel)
-        result = planning.result(listed, others, exact)
-    return result
+    return planning.result(listed, others, exact)
 
 
 def _candidates(models: Model | Candidate | Sequence[Model | Candidate]) -> list[Candidate]:
@@ -142,7 +138,7 @@ class Planning:
     objective: Objective
     ctx_size: int | None
     limits: Limits
-    profile: Profile | None
+    profile: Profile | Callable[[Model], Profile | None] | None
     parallel: int
 
     def result(
@@ -170,7 +166,8 @@ class Planning:
             why = out or (no_room(fitting, self.machine, self.limits, self.ctx_size),)
             return PlanResult(None, (), why, what_would_fit(self, candidates, others))
         others_here = alternatives(self, chosen, fitting)
-        chosen = replace(chosen, option=chosen.search.with_prompt_cache(chosen.option))
+        option = chosen.search.with_best_threads(chosen.option)
+        chosen = replace(chosen, option=chosen.search.with_prompt_cache(option))
         plan = self.plan(chosen, tuple(reasons(chosen, self, fitting)), tuple(warnings(chosen, self)))
         remedies = what_would_fit(self, candidates, others) if chosen.option.paged else ()
         return PlanResult(plan, others_here, out, remedies)
@@ -231,7 +228,12 @@ class Planning:
         return {"quality": by_quality, "context": by_context}.get(self.objective, by_speed)
 
     def _search(self, candidate: Candidate) -> Search:
-        return Search(candidate.model, self.machine, self.limits, self.profile, self.parallel)
+        from kimi_nb.plan.profile_model import mismatch
+
+        profile = self.profile(candidate.model) if callable(self.profile) else self.profile
+        if profile is not None and mismatch(profile, candidate.model) is not None:
+            profile = None
+        return Search(candidate.model, self.machine, self.limits, profile, self.parallel)
 
     def quickly(self, candidate: Candidate) -> Choice | None:
         """Return nearly the best option for one candidate, in a few milliseconds."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from kimi_nb.errors import UsageError
 from kimi_nb.plan.filling import Filling, fill
 from kimi_nb.plan.limits import left_mib
 from kimi_nb.plan.memory import MIB
@@ -38,6 +37,7 @@ NEARLY = 0.981
 
 _AS_GOOD = 0.95
 _WORTH_A_TRY = 0.97
+_FASTER = 1.005
 _TIGHT_UBATCH = 128
 _QUICK = ((512, True),)
 #: Tokens in a step, and whether the GPU is lent weights of the host. Small steps leave room for weights.
@@ -126,6 +126,9 @@ class Search:
             found += new
             if kind == "q8_0" and found:
                 break  # 4 bits only where nothing else fits
+        if not found and self.profile is not None:
+            self.profile = None  # what was measured does not cover this model: a guess, then, that says so
+            return self.options(ctx_size, quick=quick)
         if quick or not found:
             return found
         near = _near(found, "decode", _WORTH_A_TRY)
@@ -300,12 +303,10 @@ class Search:
         return memory_report(self.model, settings, self.machine, extras=self.limits.extras)
 
     def _forecast(self, settings: Settings, report: MemoryReport) -> Forecast | None:
-        try:
-            return forecast(self.model, settings, self.machine, self.profile, report=report)
-        except UsageError as error:
-            if error.id != "KNB841":
-                raise
-            return None  # not among what was measured
+        found = forecast(self.model, settings, self.machine, self.profile, report=report)
+        if found is not None and self.profile is not None and found.source != "measured":
+            return None  # a guess beside measurements would compare badly
+        return found
 
     def with_prompt_cache(self, option: Option) -> Option:
         """Give the server's cache of finished prompts what main memory has to spare."""
@@ -317,6 +318,20 @@ class Search:
         settings = replace(option.settings, cache_ram=mib)
         report = self._report(settings)
         return replace(option, settings=settings, report=report, left_mib=left_mib(report, self.limits))
+
+    def with_best_threads(self, option: Option) -> Option:
+        """Take another number of threads where that was measured to be faster."""
+        rates: tuple[tuple[str, Objective], ...] = (("threads", "decode"), ("threads_batch", "prefill"))
+        for setting, rate in rates:
+            for count in sorted({cost.threads for cost in self.profile.costs} if self.profile else ()):
+                if not 0 < count < self.machine.cpu.usable_cores:
+                    continue
+                settings = option.settings.replace(**{setting: count})
+                speed = self._forecast(settings, option.report)
+                other = None if speed is None else replace(option, settings=settings, forecast=speed)
+                if other is not None and other.rate(rate) > _FASTER * option.rate(rate):
+                    option = other
+        return option
 
     def _with_part_of_a_layer(self, option: Option) -> Option:
         """Put a part of one more layer's experts on the GPU, where that helps."""
@@ -341,7 +356,7 @@ class Search:
             if min(left.values()) < 0:
                 continue
             speed = self._forecast(settings, report)
-            if speed is not None and speed.decode_tok_s.expected > 1.005 * option.rate("decode"):
+            if speed is not None and speed.decode_tok_s.expected > _FASTER * option.rate("decode"):
                 return Option(settings, report, speed, left)
         return option
 

@@ -6,8 +6,10 @@ and core counts (:mod:`kimi_nb.plan.speed_guess`), is wide, and says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+from kimi_nb.errors import UsageError
 
 if TYPE_CHECKING:
     from kimi_nb.machine import Machine
@@ -80,7 +82,8 @@ def forecast(
         model: The model, from its header.
         settings: How it is run.
         machine: Where.
-        profile: What was measured on that machine; without one the band is wide.
+        profile: What was measured on that machine; without one, or where it does not cover model or settings,
+            the band is wide.
         report: What it takes there, if that is known already.
 
     Raises:
@@ -93,11 +96,18 @@ def forecast(
     report = report or memory_report(model, settings, machine)
     if not report.fits:
         return None
+    notes: tuple[str, ...] = ()
     if profile is not None:
         from kimi_nb.plan.profile import forecast_from
 
-        return forecast_from(profile, model, settings, machine)
-    return guess(model, settings, machine, report)
+        try:
+            return forecast_from(profile, model, settings, machine)
+        except UsageError as error:
+            if error.id != "KNB842":
+                raise
+            notes = (f"what was measured does not serve: {error.why}",)
+    found = guess(model, settings, machine, report)
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def _short(x: float) -> str:
