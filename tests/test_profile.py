@@ -157,7 +157,7 @@ def test_cached_tokens_cost(kimi, cpu):
 
 def test_threads_between_and_beyond_what_was_measured(kimi):
     profile = profile_of(kimi, [*slices(kimi), *slices(kimi, threads=8, slower=1.9)])
-    table = CostTable(profile)
+    table = CostTable(profile.costs)
 
     def at(threads):
         return table.find("moe", "cpu", threads=threads, tokens=1)
@@ -178,7 +178,7 @@ def test_longer_steps_than_measured_open_the_band(kimi):
             for n, ms in (((1, 0), 100.0), ((3, 0), 500.0), ((1, 3), 4300.0))
         ),
     ]
-    table = CostTable(profile_of(kimi, rows))
+    table = CostTable(profile_of(kimi, rows).costs)
     known = table.find("moe", "cpu", threads=16, tokens=512)
     longer = table.find("moe", "cpu", threads=16, tokens=2048)
     assert known.expected < longer.expected <= 4 * known.expected

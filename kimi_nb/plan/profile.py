@@ -15,6 +15,7 @@ from kimi_nb.records import RecordError, from_plain, to_plain
 if TYPE_CHECKING:
     from kimi_nb.machine import Machine
     from kimi_nb.model import Model
+    from kimi_nb.plan.memory_verdict import MemoryReport
     from kimi_nb.plan.settings import Settings
     from kimi_nb.plan.speed import Forecast
 
@@ -198,7 +199,14 @@ class Profile:
             ) from None
 
 
-def forecast_from(profile: Profile, model: Model, settings: Settings, machine: Machine) -> Forecast:
+def forecast_from(
+    profile: Profile,
+    model: Model,
+    settings: Settings,
+    machine: Machine,
+    *,
+    report: MemoryReport | None = None,
+) -> Forecast:
     """Return how fast a model will be, from what was measured on that machine.
 
     Args:
@@ -206,16 +214,16 @@ def forecast_from(profile: Profile, model: Model, settings: Settings, machine: M
         model: The model, from its header; of the same shape as the profile's.
         settings: How it is run.
         machine: Where; the one that the profile was measured on.
+        report: What it takes there, if that is known already.
 
     Raises:
         ModelFileError: KNB371, the model is not covered.
-        UsageError: KNB370 or KNB372, a setting cannot be used or is not covered; KNB841, the profile is for
+        UsageError: KNB370 or KNB372, a setting cannot be used or is not covered; KNB842, the profile is for
             another model, or does not cover these settings.
     """
     from kimi_nb.plan.profile_forecast import forecast_from as forecast
 
-    found: Forecast = forecast(profile, model, settings, machine)
-    return found
+    return forecast(profile, model, settings, machine, report=report)
 
 
 def _without_format(value: Any) -> Any:

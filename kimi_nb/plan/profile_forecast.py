@@ -11,8 +11,8 @@ from kimi_nb.plan.memory_placement import place
 from kimi_nb.plan.memory_verdict import memory_report, rooms
 from kimi_nb.plan.memory_weights import weights_of
 from kimi_nb.plan.profile import Cost
-from kimi_nb.plan.profile_lookup import CostTable
-from kimi_nb.plan.profile_model import is_dense, layer_bytes, mismatch
+from kimi_nb.plan.profile_lookup import cost_table
+from kimi_nb.plan.profile_model import layer_loads, mismatch
 from kimi_nb.plan.speed import Band, Forecast
 from kimi_nb.plan.speed_guess import guess
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from kimi_nb.model import Model
     from kimi_nb.plan.memory_placement import Placement
     from kimi_nb.plan.memory_verdict import MemoryReport
-    from kimi_nb.plan.memory_weights import Entry, ModelWeights
+    from kimi_nb.plan.memory_weights import ModelWeights
     from kimi_nb.plan.profile import Part, Profile, Way
+    from kimi_nb.plan.profile_lookup import CostTable
     from kimi_nb.plan.settings import Settings
 
 __all__ = ["PROMPT_TOKENS", "forecast_from", "step_costs"]
@@ -73,6 +74,8 @@ class _Here:
     cores: int
     missing: float
     notes: dict[str, None] = field(default_factory=dict)
+    layers: dict[tuple[bool, bool], dict[tuple[str, Part, Way], float]] = field(default_factory=dict)
+    costs: dict[tuple[Part, Way, int], Cost] = field(default_factory=dict)
 
     def threads(self, tokens: int) -> int:
         """Return the processor threads of a step."""
@@ -81,11 +84,13 @@ class _Here:
 
     def cost(self, part: Part, way: Way, tokens: int) -> Cost:
         """Return a part's cost; where its way was not measured, worked out from one that was."""
-        kind = self.settings.cache_type_k or "f16"
-        found = self.table.find(part, way, threads=self.threads(tokens), tokens=tokens, kv_type=kind)
-        if found is not None and (self.table.has(part, way, tokens=tokens) or part == "depth"):
-            return found
-        return self._worked_out(part, way, tokens)
+        if (part, way, tokens) not in self.costs:
+            kind = self.settings.cache_type_k or "f16"
+            found = self.table.find(part, way, threads=self.threads(tokens), tokens=tokens, kv_type=kind)
+            if found is None or not (self.table.has(part, way, tokens=tokens) or part == "depth"):
+                found = self._worked_out(part, way, tokens)
+            self.costs[part, way, tokens] = found
+        return self.costs[part, way, tokens]
 
     def _worked_out(self, part: Part, way: Way, tokens: int) -> Cost:
         kind, threads = self.settings.cache_type_k or "f16", self.threads(tokens)
@@ -120,6 +125,7 @@ def forecast_from(
     *,
     depth: int = 0,
     prompt_tokens: int = PROMPT_TOKENS,
+    report: MemoryReport | None = None,
 ) -> Forecast:
     """Return how fast a model will be; see :func:`kimi_nb.plan.profile.forecast_from`.
 
@@ -130,6 +136,7 @@ def forecast_from(
         machine: Where.
         depth: Tokens that are in the cache already.
         prompt_tokens: Length of the prompt that is read.
+        report: What it takes there, if that is known already.
     """
     if why := mismatch(profile, model):
         raise UsageError(
@@ -138,7 +145,7 @@ def forecast_from(
             why=why,
             fix="Measure this one with `kimi-nb rehearse`.",
         )
-    report = memory_report(model, settings, machine)
+    report = report or memory_report(model, settings, machine)
     here = _here(profile, model, settings, machine, report)
     decode = _step(here, 1, depth)
     if any(cost.tokens > 1 for cost in profile.costs):
@@ -176,7 +183,7 @@ def _here(
     weights = weights_of(model)
     return _Here(
         profile=profile,
-        table=CostTable(profile),
+        table=cost_table(profile.costs),
         weights=weights,
         placement=place(weights, settings, [(room.name, room.free_mib) for room in rooms(machine)]),
         settings=settings,
@@ -214,59 +221,70 @@ def _step(here: _Here, tokens: int, depth: int, *, last: bool = True) -> _Sum:
     offload = on_gpu and tokens >= _OFFLOAD_FROM and here.settings.op_offload is not False
     base: Way = "gpu" if on_gpu else "cpu"
     found.add(base, here.cost("fixed", base, tokens))
-    layers = list(enumerate(here.weights.layers))
-    if tokens > 1:
-        layers.pop()  # of the last layer only the attention is computed, which is in the step's own cost
-    for number, layer in layers:
-        place_: Way = "cpu" if here.placement.layers[number] == host else "gpu"
-        if is_dense(layer):
-            found.add(place_, here.cost("dense", place_, tokens) * _heavier_dense(here, layer))
-        else:
-            _add_moe(here, found, number, offload=offload, tokens=tokens)
+    for (what, part, way), times in _layers(here, offload=offload, prompt=tokens > 1).items():
+        found.add(what, here.cost(part, way, tokens) * times)
     if last or tokens == 1:
         at: Way = "cpu" if here.placement.output == host else "gpu"
         size = here.weights.ends["output"].on_host / (here.profile.model.head_bytes or 1.0)
         found.add(at, here.cost("head", at, 1) * size)
     if depth:
-        for device in here.placement.layers:
-            at = "cpu" if device == host or here.settings.kv_offload is False else "gpu"
-            found.add(at, here.cost("depth", at, tokens) * (depth / 1024))
+        devices = here.placement.layers
+        away = len(devices) if here.settings.kv_offload is False else devices.count(host)
+        caches: tuple[tuple[Way, int], ...] = (("cpu", away), ("gpu", len(devices) - away))
+        for at, layers in caches:
+            if layers:
+                found.add(at, here.cost("depth", at, tokens) * (layers * depth / 1024))
     if here.missing:
         found.add("disk", _disk(here, tokens))
     return found
 
 
-def _add_moe(here: _Here, found: _Sum, number: int, *, offload: bool, tokens: int) -> None:
-    layer, host = here.weights.layers[number], here.placement.n_gpus
-    heavier = _heavier_moe(here, layer)
+def _layers(here: _Here, *, offload: bool, prompt: bool) -> dict[tuple[str, Part, Way], float]:
+    """Return how many layers of the profile's size are computed in which way, and what that counts as."""
+    if (offload, prompt) in here.layers:
+        return here.layers[offload, prompt]
+    found: dict[tuple[str, Part, Way], float] = {}
     away: Way = "experts_offload" if offload else "experts_cpu"
-    if here.placement.layers[number] == host:
-        if offload:  # all of the layer's weights are sent, not only its experts
-            found.add("pcie", here.cost("moe", away, tokens) * heavier)
-        else:
-            found.add("cpu", here.cost("moe", "cpu", tokens) * heavier)
-        return
-    experts = [entry for entry in layer if entry.is_expert]
-    there = sum(entry.on_host for entry in experts if here.placement.device_of(entry, number) == host)
-    share = there / (sum(entry.on_host for entry in experts) or 1)
-    if share:
-        found.add("pcie" if offload else "cpu", here.cost("moe", away, tokens) * (heavier * share))
-    if share < 1:
-        found.add("gpu", here.cost("moe", "gpu", tokens) * (heavier * (1 - share)))
+    host = here.placement.n_gpus
+    facts = here.profile.model
+    # Of a prompt the last layer computes the attention only, which is in the step's own cost.
+    loads = layer_loads(here.weights)
+    for number, (dense, rest, used) in enumerate(loads[:-1] if prompt else loads):
+        on_host = here.placement.layers[number] == host
+        if dense:
+            at: Way = "cpu" if on_host else "gpu"
+            _count(found, (at, "dense", at), rest / (facts.dense_bytes or 1.0))
+            continue
+        heavier = (rest + used) / ((facts.rest_bytes + facts.used_bytes) or 1.0)
+        if on_host:  # with op-offload all of the layer's weights are sent, not only its experts
+            key: tuple[str, Part, Way] = ("pcie", "moe", away) if offload else ("cpu", "moe", "cpu")
+            _count(found, key, heavier)
+            continue
+        share = _experts_on_host(here, number)
+        _count(found, ("pcie" if offload else "cpu", "moe", away), heavier * share)
+        _count(found, ("gpu", "moe", "gpu"), heavier * (1 - share))
+    here.layers[offload, prompt] = found
+    return found
+
+
+def _count(found: dict[tuple[str, Part, Way], float], key: tuple[str, Part, Way], times: float) -> None:
+    if times:
+        found[key] = found.get(key, 0.0) + times
+
+
+def _experts_on_host(here: _Here, number: int) -> float:
+    """Return the part of a layer's experts that lies in host memory."""
+    if not here.placement.overrides:
+        return float(here.placement.experts_on_host[number])
+    experts = [entry for entry in here.weights.layers[number] if entry.is_expert]
+    there = sum(
+        entry.on_host for entry in experts if here.placement.device_of(entry, number) == here.placement.n_gpus
+    )
+    return there / (sum(entry.on_host for entry in experts) or 1)
 
 
 def _used_share(here: _Here) -> float:
     return here.weights.shape.n_expert_used / max(here.weights.shape.n_expert, 1)
-
-
-def _heavier_moe(here: _Here, layer: tuple[Entry, ...]) -> float:
-    """Return how many times the profile's bytes a token reads in this layer."""
-    usual = here.profile.model.rest_bytes + here.profile.model.used_bytes
-    return sum(layer_bytes(layer, _used_share(here))) / (usual or 1.0)
-
-
-def _heavier_dense(here: _Here, layer: tuple[Entry, ...]) -> float:
-    return layer_bytes(layer, 1.0)[0] / (here.profile.model.dense_bytes or 1.0)
 
 
 def _disk(here: _Here, tokens: int) -> Cost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,9 @@ from kimi_nb.plan.profile import Cost
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kimi_nb.plan.profile import Part, Profile, StepCost, Way
+    from kimi_nb.plan.profile import Part, StepCost, Way
 
-__all__ = ["CostTable"]
+__all__ = ["CostTable", "cost_table"]
 
 _Point = tuple[float, Cost]
 _TREND = 0.8  # how far below a trend a longer step may come out
@@ -25,9 +26,9 @@ class CostTable:
     gain at all to a gain in full; for longer steps, from the trend of the last two points to no saving.
     """
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, costs: Sequence[StepCost]) -> None:
         self._costs: dict[tuple[Part, Way], list[StepCost]] = {}
-        for cost in profile.costs:
+        for cost in costs:
             self._costs.setdefault((cost.part, cost.way), []).append(cost)
 
     def has(self, part: Part, way: Way, *, tokens: int = 1) -> bool:
@@ -53,6 +54,12 @@ class CostTable:
             by_tokens.setdefault(cost.tokens, []).append(cost)
         points = [(float(n), _at_threads(costs, threads)) for n, costs in sorted(by_tokens.items())]
         return _at(points, float(tokens), _beyond_tokens)
+
+
+@lru_cache(maxsize=16)
+def cost_table(costs: tuple[StepCost, ...]) -> CostTable:
+    """Return the table of a profile's costs."""
+    return CostTable(costs)
 
 
 def _at_threads(costs: Sequence[StepCost], threads: int) -> Cost:

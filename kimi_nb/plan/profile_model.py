@@ -10,32 +10,28 @@ from kimi_nb.plan.memory_weights import weights_of
 from kimi_nb.plan.profile import ProfileModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from kimi_nb.model import Model
-    from kimi_nb.plan.memory_weights import Entry
+    from kimi_nb.plan.memory_weights import ModelWeights
     from kimi_nb.plan.profile import Profile
 
-__all__ = ["is_dense", "layer_bytes", "mismatch", "profile_model"]
+__all__ = ["layer_loads", "mismatch", "profile_model"]
 
 _SAME = 1.15
 """Layers whose bytes differ by less than this are told apart by bytes alone; the costs are scaled."""
 
 
-def is_dense(layer: Iterable[Entry]) -> bool:
-    """Whether a layer has no experts."""
-    return not any(entry.is_expert for entry in layer)
-
-
-def layer_bytes(layer: Iterable[Entry], used_share: float) -> tuple[float, float]:
-    """Return the bytes a token reads in a layer: of the weights that every token uses, and of its experts."""
-    rest = used = 0.0
-    for entry in layer:
-        if entry.is_expert:
-            used += entry.on_host * used_share
-        else:
-            rest += entry.on_host
-    return rest, used
+@lru_cache(maxsize=16)
+def layer_loads(weights: ModelWeights) -> tuple[tuple[bool, float, float], ...]:
+    """Return for each layer: whether it is dense; bytes a token reads of shared weights, and of experts."""
+    share = weights.shape.n_expert_used / max(weights.shape.n_expert, 1)
+    return tuple(
+        (
+            not any(entry.is_expert for entry in layer),
+            float(sum(entry.on_host for entry in layer if not entry.is_expert)),
+            share * sum(entry.on_host for entry in layer if entry.is_expert),
+        )
+        for layer in weights.layers
+    )
 
 
 @lru_cache(maxsize=16)
@@ -47,12 +43,13 @@ def profile_model(model: Model) -> ProfileModel:
     """
     weights = weights_of(model)
     share = weights.shape.n_expert_used / max(weights.shape.n_expert, 1)
-    dense = [layer_bytes(layer, share)[0] for layer in weights.layers if is_dense(layer)]
-    moe = [layer_bytes(layer, share) for layer in weights.layers if not is_dense(layer)]
+    loads = layer_loads(weights)
+    dense = [rest for dense, rest, _ in loads if dense]
+    moe = [(rest, used) for dense, rest, used in loads if not dense]
     attention = [
         float(sum(entry.on_host for entry in layer if entry.role.startswith("attn_")))
-        for layer in weights.layers
-        if not is_dense(layer)
+        for layer, load in zip(weights.layers, loads, strict=True)
+        if not load[0]
     ]
     types: dict[str, Counter[str]] = {}
     for entry in (*weights.ends.values(), *(entry for layer in weights.layers for entry in layer)):

@@ -101,7 +101,7 @@ def forecast(
         from kimi_nb.plan.profile import forecast_from
 
         try:
-            return forecast_from(profile, model, settings, machine)
+            return forecast_from(profile, model, settings, machine, report=report)
         except UsageError as error:
             if error.id != "KNB842":
                 raise
