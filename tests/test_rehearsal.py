@@ -218,3 +218,19 @@ def test_the_command(nano, capsys, machine, monkeypatch):
     for words, code in ((["--gguf", "/no/such.gguf"], 2), (["--gguf", str(nano), "--budget", "soon"], 2)):
         assert main(["rehearse", *words]) == code
         assert "KNB" in capsys.readouterr().err
+
+
+@pytest.mark.engine
+def test_estimate_and_plan_know_what_was_measured(profile, nano, machine, capsys, monkeypatch):
+    monkeypatch.setattr("kimi_nb.machine.probe", lambda: machine)
+    for verb, place in (("estimate", ("forecast",)), ("plan", ("plan", "forecast"))):
+        for source in ("estimated", "measured"):
+            for old in (rehearse_home() / "profiles").glob("*.json"):
+                old.unlink()
+            if source == "measured":
+                save_profile(profile)
+            assert main([verb, "--gguf", str(nano), "--ctx", "4096", "--json"]) == 0
+            told = json.loads(capsys.readouterr().out)
+            for key in place:
+                told = told[key]
+            assert told["source"] == source

@@ -9,7 +9,7 @@ from kimi_nb.lazy import lazy_exports
 if TYPE_CHECKING:
     from kimi_nb.rehearse.ghost import Ghost, ghost_of
     from kimi_nb.rehearse.rehearsal import rehearse
-    from kimi_nb.rehearse.saved import find_profile, load_profile, save_profile
+    from kimi_nb.rehearse.saved import find_profile, load_profile, save_profile, saved_profiles
     from kimi_nb.rehearse.verify import Verified
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "load_profile",
     "rehearse",
     "save_profile",
+    "saved_profiles",
 ]
 
 # No module here bears the name of something this package exports: importing it would hide that.
@@ -33,5 +34,6 @@ __getattr__, __dir__ = lazy_exports(
         "load_profile": "saved",
         "rehearse": "rehearsal",
         "save_profile": "saved",
+        "saved_profiles": "saved",
     },
 )

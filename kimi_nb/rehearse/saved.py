@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from kimi_nb.errors import KimiNbError, RehearsalError, UsageError
+from kimi_nb.errors import RehearsalError, UsageError
 from kimi_nb.files import write_json
 from kimi_nb.plan.profile import Profile
 from kimi_nb.plan.profile_model import mismatch
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from kimi_nb.machine import Machine
     from kimi_nb.model import Model
 
-__all__ = ["find_profile", "load_profile", "machine_key", "save_profile"]
+__all__ = ["find_profile", "load_profile", "machine_key", "save_profile", "saved_profiles"]
 
 _LARGEST_FILE = 4 << 20
 
@@ -85,22 +86,22 @@ def load_profile(path: Path) -> Profile:
 def find_profile(model: Model, machine: Machine, *, build: str | None = None) -> Profile | None:
     """Return what was measured for a model on a machine: of several, the newest.
 
-    Files that hold no profile are passed over; the next rehearsal writes them anew.
-
     Args:
         model: The model, from its header.
         machine: The machine.
         build: Only what was measured with this version of llama.cpp.
     """
+    fitting = (profile for profile in saved_profiles(machine) if build in {None, profile.build})
+    return next((profile for profile in fitting if mismatch(profile, model) is None), None)
+
+
+def saved_profiles(machine: Machine) -> list[Profile]:
+    """Return all that was measured on a machine, the newest first, passing over files that are no profile."""
     found = []
-    for path in sorted(_home().glob(f"{machine_key(machine)}-*.json")):
-        try:
-            profile = load_profile(path)
-            if (build is None or profile.build == build) and mismatch(profile, model) is None:
-                found.append(profile)
-        except KimiNbError:
-            continue
-    return max(found, key=lambda profile: profile.made, default=None)
+    for path in _home().glob(f"{machine_key(machine)}-*.json"):
+        with suppress(UsageError):
+            found.append(load_profile(path))
+    return sorted(found, key=lambda profile: profile.made, reverse=True)
 
 
 def _home() -> Path:
