@@ -8,6 +8,7 @@ system's to throw out and read again (mapped files) and which are not.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.plan.memory import MIB, GpuRoom, demands
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from kimi_nb.machine import Machine
     from kimi_nb.model import Model
     from kimi_nb.plan.memory import Demand
-    from kimi_nb.plan.memory_weights import Entry
+    from kimi_nb.plan.memory_weights import Entry, ModelWeights
     from kimi_nb.plan.settings import Settings
 
 __all__ = ["Extras", "GpuMemory", "HostMemory", "MemoryReport", "memory_report", "rooms"]
@@ -278,13 +279,21 @@ def _evictable(model: Model, settings: Settings, machine: Machine, host: Demand)
     features = frozenset(machine.cpu.features)
     copied = (
         entry.on_host
-        for layer, entries in enumerate(weights.layers)
+        for layer, entries in enumerate(_repacked(weights, features))
         for entry in entries
-        if placement.device_of(entry, layer) == placement.n_gpus and _is_repacked(entry, features)
+        if placement.device_of(entry, layer) == placement.n_gpus
     )
     output = weights.ends["output"]
     more = output.on_host if placement.output == placement.n_gpus and _is_repacked(output, features) else 0
     return max(host.model - sum(copied) - more, 0)
+
+
+@lru_cache(maxsize=16)
+def _repacked(weights: ModelWeights, features: frozenset[str]) -> tuple[tuple[Entry, ...], ...]:
+    """Return each layer's weights that are copied if they are on the host."""
+    return tuple(
+        tuple(entry for entry in entries if _is_repacked(entry, features)) for entries in weights.layers
+    )
 
 
 def _is_repacked(entry: Entry, features: Iterable[str]) -> bool:
