@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-__all__ = ["RecordError", "from_plain", "to_plain"]
+__all__ = ["RecordError", "from_plain", "to_plain", "without_format"]
 
 T = TypeVar("T")
 
@@ -54,6 +54,20 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
     return value
+
+
+def without_format(value: Any, version: int) -> Any:
+    """Check the version of a layout, which stands under ``format``, and take it off.
+
+    Raises:
+        RecordError: It is missing, or another one than ``version``.
+    """
+    if not isinstance(value, dict):
+        return value
+    given = value.get("format")
+    if type(given) is not int or given != version:
+        raise RecordError("format", f"must be {version}, but is {str(given)[:40]}")
+    return {key: item for key, item in value.items() if key != "format"}
 
 
 def from_plain(cls: type[T], value: Any, *, key: str = "") -> T:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from kimi_nb.errors import UsageError
 from kimi_nb.files import write_json
-from kimi_nb.records import RecordError, from_plain, to_plain
+from kimi_nb.records import RecordError, from_plain, to_plain, without_format
 
 __all__ = [
     "Cpu",
@@ -294,7 +294,7 @@ class Machine:
             UsageError: A key is missing, unknown, or holds what it must not (KNB132); the key is named.
         """
         try:
-            return _checked(from_plain(cls, _without_format(value)))
+            return _checked(from_plain(cls, without_format(value, FORMAT)))
         except RecordError as error:
             raise UsageError(
                 "KNB132",
@@ -346,16 +346,6 @@ class Machine:
             why=why,
             fix="Name a file that `kimi-nb check --save FILE` wrote, or one of the profiles.",
         )
-
-
-def _without_format(value: Any) -> Any:
-    """Check the layout's version, and take it off."""
-    if not isinstance(value, dict):
-        return value
-    given = value.get("format")
-    if type(given) is not int or given != FORMAT:
-        raise RecordError("format", f"must be {FORMAT}, but is {str(given)[:40]}")
-    return {key: item for key, item in value.items() if key != "format"}
 
 
 def _checked(machine: Machine) -> Machine:

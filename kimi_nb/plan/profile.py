@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from kimi_nb.errors import UsageError
-from kimi_nb.records import RecordError, from_plain, to_plain
+from kimi_nb.records import RecordError, from_plain, to_plain, without_format
 
 if TYPE_CHECKING:
     from kimi_nb.machine import Machine
@@ -189,7 +189,7 @@ class Profile:
             UsageError: A key is missing, unknown, or holds what it must not (KNB841); the key is named.
         """
         try:
-            return _checked(from_plain(cls, _without_format(value)))
+            return _checked(from_plain(cls, without_format(value, FORMAT)))
         except RecordError as error:
             raise UsageError(
                 "KNB841",
@@ -224,16 +224,6 @@ def forecast_from(
     from kimi_nb.plan.profile_forecast import forecast_from as forecast
 
     return forecast(profile, model, settings, machine, report=report)
-
-
-def _without_format(value: Any) -> Any:
-    """Check the layout's version, and take it off."""
-    if not isinstance(value, dict):
-        return value
-    given = value.get("format")
-    if type(given) is not int or given != FORMAT:
-        raise RecordError("format", f"must be {FORMAT}, but is {str(given)[:40]}")
-    return {key: item for key, item in value.items() if key != "format"}
 
 
 def _checked(profile: Profile) -> Profile:
