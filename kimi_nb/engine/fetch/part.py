@@ -230,6 +230,11 @@ class PartFile:
         with self._changed:
             self._changed.wait(timeout)
 
+    def wake(self) -> None:
+        """End every :meth:`wait`."""
+        with self._changed:
+            self._changed.notify_all()
+
     def read_into(self, start: int, buffer: memoryview) -> int:
         """Read bytes that are here; return how many."""
         return os.preadv(self._fd, [buffer], start)

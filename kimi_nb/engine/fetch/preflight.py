@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kimi_nb.engine.fetch.quota import left_by_quota
@@ -12,7 +13,6 @@ from kimi_nb.errors import DownloadError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from kimi_nb.engine.fetch.manifest import RemoteFile
 
@@ -68,25 +68,38 @@ def existing(folder: Path) -> Path:
 
 def room_of(folder: Path) -> Room:
     """Find out what there is room for where a folder is, or will be."""
-    import psutil
-
     from kimi_nb.machine.disk import read_disk
 
     disk, notes = read_disk(folder)
-    there = existing(folder).resolve()
-    above = [part for part in psutil.disk_partitions(all=True) if there.is_relative_to(part.mountpoint)]
-    best = max(above, key=lambda part: len(part.mountpoint), default=None)
+    mount, device = _mounted(existing(folder).resolve())
     if disk is None:
-        return Room(best.mountpoint if best else "/", "unknown", 0, None, tuple(map(str, notes)))
-    quota = left_by_quota(best.device) if best else None
+        return Room(mount, "unknown", 0, None, tuple(map(str, notes)))
+    quota = left_by_quota(device)
     free = disk.free_mib * MIB
     return Room(
-        mount=best.mountpoint if best else "/",
+        mount=mount,
         filesystem=disk.filesystem,
         free_bytes=free if quota is None else min(free, quota),
         largest_bytes=disk.max_file_mib * MIB if disk.max_file_mib is not None else None,
         notes=tuple(str(note) for note in notes if disk.network),
     )
+
+
+def _mounted(folder: Path) -> tuple[str, str]:
+    """Return where the filesystem of a folder is mounted, and its device's path if it has one.
+
+    psutil would tell too; importing it takes longer than everything else here.
+    """
+    from kimi_nb.machine.read import mounts, text
+
+    above = [mount for mount in mounts(Path("/")) if folder.is_relative_to(mount.point)]
+    if not above:
+        point = next(part for part in (folder, *folder.parents) if part.is_mount())
+        return str(point), ""
+    best = max(above, key=lambda mount: len(mount.point))
+    lines = (text(Path(f"/sys/dev/block/{best.device}/uevent")) or "").splitlines()
+    name = next((line.removeprefix("DEVNAME=") for line in lines if line.startswith("DEVNAME=")), "")
+    return best.point, f"/dev/{name}" if name else ""
 
 
 def check_room(needs: Sequence[Need], folder: Path, *, create: bool = True) -> Room:

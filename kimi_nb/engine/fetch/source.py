@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpSource", "Retry", "Sink", "Source"]
 
-READ = 256 * 1024
+READ = 1024 * 1024
+HAND_ON_S = 1.0
 SLOW_S = 20.0
 SLOW_BYTES_S = 1024
 
@@ -131,18 +132,20 @@ class HttpSource:
 
     def _body(self, answer: Answer, position: int, stop: int, sink: Sink, *, skip_to: int) -> None:
         buffer, filled = memoryview(wire_buffer()), 0
-        marked, mark = position, time.monotonic()
+        marked, mark, handed = position, time.monotonic(), time.monotonic()
         try:
             while position + filled < stop:
-                count = answer.read_into(buffer[filled : stop - position])
+                # Pieces begin at multiples of READ, as those that are hashed do.
+                full = min(READ - position % READ, stop - position)
+                count = answer.read_into(buffer[filled:full])
                 filled += count
                 if not count:
                     missing = stop - position - filled
                     raise Retry(f"the connection ended {missing} bytes early", server=False)
-                if filled == len(buffer):
-                    filled, position = 0, position + filled
-                    self._hand_on(buffer, position - len(buffer), sink, skip_to)
                 now = time.monotonic()
+                if filled == full or now - handed > HAND_ON_S:
+                    given, filled, position, handed = filled, 0, position + filled, now
+                    self._hand_on(buffer[:given], position - given, sink, skip_to)
                 if now - mark > SLOW_S:
                     if (position + filled - marked) / (now - mark) < SLOW_BYTES_S:
                         raise Retry("the connection had slowed to a drip", server=False)

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Transfer"]
 
-AT_ONCE = 4
+AT_ONCE = 8
 MOST_TIMES = 3
 COMMIT = 1024 * 1024
+COMMIT_S = 1.0
+ASK_S = 0.05
 LOOK_S = 0.1
 GRACE_S = 5.0
 
@@ -61,6 +63,7 @@ class Transfer:
         self._source, self._settled = source, settled
         self._limiter = Limiter(options.limit_bytes_s)
         self._stop = threading.Event()
+        self._over = threading.Event()
         self._turn = threading.Condition()
         self._wires: list[Wire] = []
         self._fatal: BaseException | None = None
@@ -77,6 +80,8 @@ class Transfer:
         What has come is kept whatever happens; running again continues.
         """
         meter, options = Meter(), self._options
+        if all(job.ended for job in self._jobs):
+            return
         works = [("fetch", self._connection)] * options.connections
         works += [("keep", self._keeper)] * min(AT_ONCE, len(self._jobs))
         threads = [
@@ -86,9 +91,7 @@ class Transfer:
         for thread in threads:
             thread.start()
         try:
-            while not self._stop.is_set() and not all(job.ended for job in self._jobs):
-                with self._turn:
-                    self._turn.wait(LOOK_S)
+            while not self._over.wait(LOOK_S):
                 if progress is not None:
                     progress(self._progress(meter))
         finally:
@@ -105,6 +108,7 @@ class Transfer:
 
     def _end(self) -> None:
         self._stop.set()
+        self._over.set()
         self._source.abort()
         for wire in list(self._wires):
             wire.abort()
@@ -146,6 +150,8 @@ class Transfer:
     def _set(self, job: Job, state: State) -> None:
         with self._turn:
             job.state = state
+            if all(other.ended for other in self._jobs):
+                self._over.set()
             self._turn.notify_all()
 
     def _keep(self, job: Job) -> None:
@@ -178,6 +184,7 @@ class Transfer:
                         job.state = State.CHECKING  # stopped: no new claims
                     while job.connections:
                         self._turn.wait(LOOK_S)
+                part.wake()
                 syncer.join()
         finally:
             job.fetched, job.part = job.fetched + part.fetched, None
@@ -186,19 +193,13 @@ class Transfer:
     def _follow(self, job: Job, part: PartFile) -> None:
         """Hash the file from its start as far as it is here, until it is whole; then judge it."""
         buffer = memoryview(bytearray(PIECE))
-        hashed, running = 0, RunningHash(job.file, job.known)
+        job.running = running = RunningHash(job.file, job.known)
         while not self._stop.is_set() and job.state is State.FETCHING:
-            ready = part.prefix()
+            ready, hashed = part.prefix(), running.position
             if ready - hashed < PIECE and ready < part.size:
                 part.wait(LOOK_S)
             elif hashed < part.size:
-                count = part.read_into(hashed, buffer)
-                bad = running.feed(buffer[:count])
-                if bad:
-                    part.forget(hashed, min(part.size, hashed + bad * PIECE))
-                    self._wake()
-                else:
-                    hashed += count
+                self._catch_up(part, running, buffer)
             elif running.right:
                 # In this order: whoever finds the file under its name finds the proof too.
                 job.prove(running.marks, part.seal())
@@ -206,7 +207,19 @@ class Transfer:
                 self._set(job, State.DONE)
             else:
                 self._bad(job, part)
-                hashed, running = 0, RunningHash(job.file, [])
+                job.running = running = RunningHash(job.file, [])
+
+    def _catch_up(self, part: PartFile, running: RunningHash, buffer: memoryview) -> None:
+        """Hash the next piece that came out of turn."""
+        with running.turn:
+            start, ready = running.position, part.prefix()
+            if ready - start < PIECE and ready < part.size:
+                return  # a connection was faster
+            count = part.read_into(start, buffer)
+            bad = running.feed(buffer[:count]) if count else 0
+        if bad:
+            part.forget(start, min(part.size, start + bad * PIECE))
+            self._wake()
 
     def _bad(self, job: Job, part: PartFile) -> None:
         job.wrong += 1
@@ -236,13 +249,15 @@ class Transfer:
         failures = 0
         with Wire(self._manifest.endpoint, self._token, timeout=self._options.timeout_s) as wire:
             self._wires.append(wire)
-            while (taken := self._take()) is not None:
+            rate = 0.0
+            while (taken := self._take(rate)) is not None:
                 job, part, claim = taken
-                landing = _Landing(self, job, part, claim.start)
+                landing, began = _Landing(self, job, part, claim.start), time.monotonic()
                 try:
                     retry = self._fetch(wire, job, claim, landing)
                 finally:
                     self._release(job, part, claim)
+                rate = (claim.stop - claim.start) / (time.monotonic() - began) if retry is None else 0.0
                 if retry is None:
                     failures, self._note = 0, ""
                 else:
@@ -258,8 +273,12 @@ class Transfer:
             landing.commit()
         return None
 
-    def _take(self) -> tuple[Job, PartFile, Claim] | None:
-        """Wait for something to fetch; ``None`` when there will be nothing more."""
+    def _take(self, rate: float) -> tuple[Job, PartFile, Claim] | None:
+        """Wait for something to fetch; ``None`` when there will be nothing more.
+
+        Args:
+            rate: Bytes a second that this connection brought last.
+        """
         with self._turn:
             while not self._stop.is_set() and not all(job.ended for job in self._jobs):
                 if (asked := self._not_before - time.monotonic()) > 0:  # Retry-After binds every connection
@@ -267,21 +286,23 @@ class Transfer:
                     continue
                 active = [job for job in self._jobs if job.state is State.FETCHING and job.part is not None]
                 for job in sorted(active, key=lambda job: job.connections):
-                    claim = self._claim(job, len(active))
+                    claim = self._claim(job, len(active), rate)
                     if claim is not None and job.part is not None:
                         job.connections += 1
                         return job, job.part, claim
                 self._turn.wait(LOOK_S)
         return None
 
-    def _claim(self, job: Job, active: int) -> Claim | None:
+    def _claim(self, job: Job, active: int, rate: float) -> Claim | None:
         part = job.part
         if part is None:
             return None
         if not self._source.takes_ranges(job.file):
             return part.claim_rest()
         share = -(-self._options.connections // active)
-        return part.claim(max(part.window // 8, part.window // (2 * share)))
+        least, most = part.window // 8, part.window // 2
+        # A request costs a round trip and some processor time, so a fast connection asks for more at once.
+        return part.claim(max(least, most // share, min(most, int(rate * ASK_S))))
 
     def _release(self, job: Job, part: PartFile, claim: Claim) -> None:
         part.give_back(claim)
@@ -326,6 +347,7 @@ class _Landing:
     def __init__(self, transfer: Transfer, job: Job, part: PartFile, start: int) -> None:
         self._transfer, self._job, self._part = transfer, job, part
         self._start = self._stop = start
+        self._entered = time.monotonic()
         self.came = False
 
     def __call__(self, offset: int, data: memoryview) -> None:
@@ -334,7 +356,9 @@ class _Landing:
         except OSError as error:
             raise disk_trouble(error, self._part) from error
         self._stop = offset + len(data)
-        if self._stop - self._start >= COMMIT:
+        if self._job.running is not None:
+            self._job.running.offer(offset, data)
+        if self._stop - self._start >= COMMIT or time.monotonic() - self._entered > COMMIT_S:
             self.commit()
         self._transfer.landed(len(data))
 
@@ -345,6 +369,6 @@ class _Landing:
                 self._part.commit(self._start, self._stop)
             except OSError as error:
                 raise disk_trouble(error, self._part) from error
-            self._start = self._stop
+            self._start, self._entered = self._stop, time.monotonic()
             self._job.refusals = 0
             self.came = True
