@@ -168,7 +168,7 @@ def plan_download(  # noqa: PLR0913 - as for download
         folder=entry.root,
         checked=tuple(checked),
         fetch_bytes=sum(need.missing for need in needs),
-        transfer=pick_source(entry.manifest, hub, options.transfer)[1],
+        transfer=pick_source(entry.manifest, hub, options)[1],
         room=room,
         warnings=tuple(preflight.warnings_of(room, entry.manifest.files)),
     )

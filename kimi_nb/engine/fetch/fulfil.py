@@ -113,7 +113,7 @@ def fulfil(
         salvage(entry, checked)
     except OSError as error:
         raise trouble.disk_error(error, entry.root) from error
-    source, why = pick_source(entry.manifest, hub, options.transfer)
+    source, why = pick_source(entry.manifest, hub, options)
     jobs = [_job(shelf, entry, look.file) for look in broken]
     transfer = Transfer(
         entry.manifest,

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kimi_nb.engine.fetch.manifest import RemoteFile
-    from kimi_nb.engine.fetch.running import RunningHash
     from kimi_nb.errors import DownloadError
 
 __all__ = ["FileProgress", "Job", "Options", "Progress", "State"]
@@ -123,7 +122,6 @@ class Job:
     known: list[str] = field(default_factory=list)
     state: State = State.WAITING
     part: PartFile | None = None
-    running: RunningHash | None = None
     connections: int = 0
     refusals: int = 0
     wrong: int = 0

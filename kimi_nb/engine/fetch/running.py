@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def digest_of(file: RemoteFile) -> hashlib._Hash:
 
 
 class RunningHash:
-    """Fed one piece after another, in order, by whoever holds :attr:`turn`.
+    """Fed one piece after another, in order.
 
     Args:
         file: Whose hash to compare with in the end.
@@ -41,8 +40,6 @@ class RunningHash:
         self._digest = digest_of(file)
         self._again: set[int] = set()
         self._run = 1
-        self.position = 0
-        self.turn = threading.Lock()
         self.marks: list[str] = []
 
     def feed(self, piece: memoryview) -> int:
@@ -64,18 +61,7 @@ class RunningHash:
                 return self._run
         self._digest = digest
         self.marks.append(mark)
-        self.position += len(piece)
         return 0
-
-    def offer(self, offset: int, piece: memoryview) -> None:
-        """Take a piece that has just come, if its turn is now: cheaper than to read it back later."""
-        whole = len(piece) == PIECE or offset + len(piece) == self._file.size
-        if self.position == offset and whole and not self._known and self.turn.acquire(blocking=False):
-            try:
-                if self.position == offset:
-                    self.feed(piece)
-            finally:
-                self.turn.release()
 
     @property
     def right(self) -> bool:

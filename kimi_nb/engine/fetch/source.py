@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["HttpSource", "Retry", "Sink", "Source"]
 
 READ = 1024 * 1024
+SMALLEST_READ = 16 * 1024
 HAND_ON_S = 1.0
 SLOW_S = 20.0
 SLOW_BYTES_S = 1024
@@ -90,10 +91,13 @@ class HttpSource:
 
     Args:
         manifest: Names the repository, the commit and the Hub.
+        limit_bytes_s: The most bytes a second that will be let pass: what is read at once stays small
+            beside it.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, *, limit_bytes_s: float | None = None) -> None:
         self._manifest = manifest
+        self._step = READ if limit_bytes_s is None else max(SMALLEST_READ, min(READ, int(limit_bytes_s / 32)))
         self._places: dict[str, _Place] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
@@ -131,12 +135,11 @@ class HttpSource:
         """See :class:`Source`; everything here waits on its wire."""
 
     def _body(self, answer: Answer, position: int, stop: int, sink: Sink, *, skip_to: int) -> None:
-        buffer, filled = memoryview(wire_buffer()), 0
+        buffer, filled = memoryview(wire_buffer())[: self._step], 0
         marked, mark, handed = position, time.monotonic(), time.monotonic()
         try:
             while position + filled < stop:
-                # Pieces begin at multiples of READ, as those that are hashed do.
-                full = min(READ - position % READ, stop - position)
+                full = min(len(buffer), stop - position)
                 count = answer.read_into(buffer[filled:full])
                 filled += count
                 if not count:

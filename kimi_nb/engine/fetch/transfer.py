@@ -193,13 +193,19 @@ class Transfer:
     def _follow(self, job: Job, part: PartFile) -> None:
         """Hash the file from its start as far as it is here, until it is whole; then judge it."""
         buffer = memoryview(bytearray(PIECE))
-        job.running = running = RunningHash(job.file, job.known)
+        hashed, running = 0, RunningHash(job.file, job.known)
         while not self._stop.is_set() and job.state is State.FETCHING:
-            ready, hashed = part.prefix(), running.position
+            ready = part.prefix()
             if ready - hashed < PIECE and ready < part.size:
                 part.wait(LOOK_S)
             elif hashed < part.size:
-                self._catch_up(part, running, buffer)
+                count = part.read_into(hashed, buffer)
+                bad = running.feed(buffer[:count])
+                if bad:
+                    part.forget(hashed, min(part.size, hashed + bad * PIECE))
+                    self._wake()
+                else:
+                    hashed += count
             elif running.right:
                 # In this order: whoever finds the file under its name finds the proof too.
                 job.prove(running.marks, part.seal())
@@ -207,19 +213,7 @@ class Transfer:
                 self._set(job, State.DONE)
             else:
                 self._bad(job, part)
-                job.running = running = RunningHash(job.file, [])
-
-    def _catch_up(self, part: PartFile, running: RunningHash, buffer: memoryview) -> None:
-        """Hash the next piece that came out of turn."""
-        with running.turn:
-            start, ready = running.position, part.prefix()
-            if ready - start < PIECE and ready < part.size:
-                return  # a connection was faster
-            count = part.read_into(start, buffer)
-            bad = running.feed(buffer[:count]) if count else 0
-        if bad:
-            part.forget(start, min(part.size, start + bad * PIECE))
-            self._wake()
+                hashed, running = 0, RunningHash(job.file, [])
 
     def _bad(self, job: Job, part: PartFile) -> None:
         job.wrong += 1
@@ -356,8 +350,6 @@ class _Landing:
         except OSError as error:
             raise disk_trouble(error, self._part) from error
         self._stop = offset + len(data)
-        if self._job.running is not None:
-            self._job.running.offer(offset, data)
         if self._stop - self._start >= COMMIT or time.monotonic() - self._entered > COMMIT_S:
             self.commit()
         self._transfer.landed(len(data))

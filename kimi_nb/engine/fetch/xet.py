@@ -17,6 +17,7 @@ from kimi_nb.engine.fetch.source import HttpSource, Retry, Sink, Source
 from kimi_nb.errors import KimiNbError
 
 if TYPE_CHECKING:
+    from kimi_nb.engine.fetch.job import Options
     from kimi_nb.engine.fetch.manifest import Manifest, RemoteFile
     from kimi_nb.engine.fetch.remote import Hub
     from kimi_nb.engine.fetch.wire import Wire
@@ -27,17 +28,17 @@ MOST_FAILURES = 5
 SAFETY_S = 60
 
 
-def pick_source(manifest: Manifest, hub: Hub, wanted: str) -> tuple[Source, str]:
+def pick_source(manifest: Manifest, hub: Hub, options: Options) -> tuple[Source, str]:
     """Choose how bytes are to come, and say why.
 
     Args:
         manifest: Says whether the repository offers Xet.
         hub: Gives tokens for Xet storage.
-        wanted: ``auto``, ``http`` or ``xet``.
+        options: The person's own choice, and their limit.
     """
-    http = HttpSource(manifest)
+    http = HttpSource(manifest, limit_bytes_s=options.limit_bytes_s)
     offered = any(file.xet_hash for file in manifest.files)
-    if wanted == "http":
+    if options.transfer == "http":
         return http, "ranged HTTP, as asked"
     if not offered:
         return http, "ranged HTTP: the repository offers no Xet storage"
