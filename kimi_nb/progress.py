@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import TextIO
@@ -33,7 +34,10 @@ class ProgressLine:
         """Show ``text`` in place of the message before it."""
         now = time.monotonic()
         if self._live:
-            self._stream.write(f"\r\x1b[2K{text}")
+            # A line that wraps could not be rewritten.
+            width = shutil.get_terminal_size().columns - 1
+            shown = text if len(text) <= width else f"{text[: width - 1]}…"
+            self._stream.write(f"\r\x1b[2K{shown}")
             self._stream.flush()
         elif now - self._last >= self._every_s:
             self._last = now

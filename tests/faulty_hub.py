@@ -54,6 +54,10 @@ class FaultyHub(LocalHub):
         self._one = threading.Lock()
         self._stopping = threading.Event()
 
+    def start(self):
+        self._stopping.clear()
+        return super().start()
+
     def stop(self) -> None:
         self._stopping.set()
         super().stop()

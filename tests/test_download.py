@@ -24,6 +24,7 @@ from kimi_nb.engine.download import Options, download, plan_download
 from kimi_nb.engine.fetch import preflight, remote
 from kimi_nb.engine.fetch.job import FileProgress, Progress, State
 from kimi_nb.engine.fetch.manifest import Manifest, safe_name
+from kimi_nb.engine.fetch.outlook import outlook
 from kimi_nb.engine.fetch.pace import Limiter, Meter, backoff_s
 from kimi_nb.engine.fetch.quota import left_by_quota
 from kimi_nb.engine.fetch.ranges import Ranges
@@ -468,6 +469,26 @@ def test_progress_outside_of_a_terminal_is_plain_lines():
     assert len(text.splitlines()) == 3, "the first, the note, the last"
 
 
+def test_progress_in_a_terminal_is_one_line_however_long(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "60")
+    stream = Terminal()
+    files_ = tuple(
+        FileProgress(f"Q/a-0000{n}-of-00009.gguf", 100, 10 * n, State.FETCHING) for n in range(1, 9)
+    )
+    with Show(stream) as show:
+        for done in range(5):
+            show._shown_at = 0.0
+            show.progress(Progress(done, 100, 1e6, 99.0, files_, "a note of some length"))
+    *rewritten, last = stream.getvalue().split("\r\x1b[2K")[1:]
+    assert len(rewritten) == 5
+    assert all("\n" not in line and len(line) < 60 for line in rewritten)
+    assert last.endswith("a note of some length\n"), "what stays is whole"
+
+
 def test_every_id_has_an_explanation():
     source = "".join(path.read_text() for path in Path(remote.__file__).parent.glob("*.py"))
     source += Path(download.__code__.co_filename).read_text()
@@ -579,15 +600,64 @@ def test_disks_that_make_trouble_are_named(monkeypatch, tmp_path):
             preflight.check_room([need], tmp_path)
     part = preflight.Need(file, tmp_path / "a.gguf", 5 * 1024**3)
     assert preflight.check_room([part], tmp_path), "what is here already needs no space"
-    monkeypatch.setattr(preflight, "_memory", lambda: 10**9)
     for there, word in (
         (room("nfs4", notes=("a network one",)), "network"),
         (room("tmpfs"), "memory"),
-        (room("exfat"), "exFAT"),
+        (room("exfat"), "exfat"),
+        (room("vfat"), "vfat"),
     ):
-        said = preflight.warnings_of(there, [file])
-        assert word in said[0]
-        assert "more than this machine's 1 GB" in said[-1]
+        (said,) = preflight.warnings_of(there)
+        assert word in said
+    assert preflight.warnings_of(room("ext4")) == []
+
+
+def manifest_of(repo_name: str, quant: str, size: int) -> Manifest:
+    file = remote._file({"path": f"{quant}/a.gguf", "size": size, "oid": "0" * 40})
+    return Manifest(repo_name, quant, "main", "c" * 40, (file,), "http://x")
+
+
+@pytest.mark.parametrize(("gib", "suits"), [(16, False), (251, True)])
+def test_a_model_that_does_not_suit_the_machine_is_said_with_the_planners_words(gib, suits):
+    from kimi_nb.machine import load_profile
+    from kimi_nb.model import catalog
+
+    quant = catalog().model("kimi-k2.5").quant("UD-TQ1_0")
+    machine = load_profile("rtx4090-256gb")
+    memory = replace(machine.memory, total_mib=gib * 1024, available_mib=gib * 1024)
+    said = outlook(
+        manifest_of(quant.repo, quant.name, 240 * 10**9),
+        replace(machine, memory=memory),
+    )
+    if suits:
+        assert said == []
+    else:
+        (line,) = said
+        assert re.search(
+            r"2\d\d GB of its weights would be read from the disk again .* tokens/s \(a guess\)", line
+        )
+        assert "kimi-nb plan --model kimi-k2.5 --quant UD-TQ1_0" in line
+
+
+def test_a_model_that_no_one_knows_is_compared_by_size():
+    from kimi_nb.machine import load_profile
+
+    (line,) = outlook(manifest_of("x/y", "Q4", 10**13), load_profile("h200x8"))
+    assert "10000 GB of weights are more than this machine's" in line
+    assert outlook(manifest_of("x/y", "Q4", 10**10), load_profile("h200x8")) == []
+
+
+def test_what_does_not_suit_the_machine_is_fetched_all_the_same(hub, repo, folder, monkeypatch):
+    monkeypatch.setattr("kimi_nb.engine.download.outlook", lambda _manifest: ["too large for this machine"])
+    assert plan_download(REPO, "Q4", endpoint=hub.endpoint, token="", folder=folder).warnings == (
+        "too large for this machine",
+    )
+    said = []
+    get(hub, folder, notice=said.append)
+    assert "too large for this machine" in said
+    same_files(repo, folder / REPO)
+    said.clear()
+    get(hub, folder, "Q2", notice=said.append, check_fit=False)
+    assert "too large for this machine" not in said
 
 
 def test_the_room_of_a_folder_that_is_not_there_yet(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -119,6 +120,34 @@ def test_what_came_before_it_gave_up_is_kept(hub, repo, tmp_path):
     result = fetch(hub, tmp_path / "models")
     assert came > 0
     assert result.fetched_bytes == result.manifest.size - came
+    same_files(repo, tmp_path / "models" / REPO)
+
+
+def test_a_network_that_goes_away_and_comes_back_costs_nothing_but_time(hub, tmp_path):
+    # Larger than what may be on its way, so that the gap is felt.
+    repo = make_repo(tmp_path / "larger", shards=2, mib=20)
+    hub.publish(REPO, repo)
+    notes, gone = [], threading.Event()
+
+    def watch(progress):
+        notes.append(progress.note)
+        if progress.done_bytes > MIB and not gone.is_set():
+            gone.set()
+            hub.stop()
+            threading.Timer(1.5, hub.start).start()
+
+    result = download(
+        REPO,
+        "Q4",
+        endpoint=hub.endpoint,
+        token="",
+        folder=tmp_path / "models",
+        progress=watch,
+        options=Options(**FAST, limit_bytes_s=20e6),
+    )
+    assert gone.is_set()
+    assert [note for note in notes if "refused" in note and "next try in" in note], "a person is told"
+    assert result.fetched_bytes == result.manifest.size
     same_files(repo, tmp_path / "models" / REPO)
 
 

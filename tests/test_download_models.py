@@ -14,7 +14,7 @@ import pytest
 from faulty_hub import REPO, Fault, FaultyHub, make_repo, same_files, wait_for
 
 from kimi_nb.commands import models
-from kimi_nb.engine.download import Options, download, verify
+from kimi_nb.engine.download import Options, download, trust, verify
 from kimi_nb.engine.fetch.shelf import Shelf
 from kimi_nb.engine.fetch.stock import find, plan_removal, remove, stock
 from kimi_nb.errors import DownloadError, KimiNbError, UsageError
@@ -69,6 +69,40 @@ def test_every_state_is_told(hub, shelf):
     assert states(shelf)["Q4"] == "incomplete"
     result.files[0].unlink()
     assert states(shelf)["Q4"] == "missing"
+
+
+def test_what_was_verified_is_trusted_without_reading_it(hub, shelf, tmp_path, monkeypatch):
+    import builtins
+    import io
+
+    result = get(hub, shelf)
+    opened = []
+    real = io.open
+
+    def noted(file, *rest, **more):
+        opened.append(str(file))
+        return real(file, *rest, **more)
+
+    monkeypatch.setattr(io, "open", noted)
+    monkeypatch.setattr(builtins, "open", noted)
+    known = trust(result.first_shard)
+    assert known.verified
+    assert (known.name, known.files) == (f"{REPO}:Q4", 2)
+    assert opened, "the records are read"
+    assert not [name for name in opened if name.endswith(".gguf")], "the model is not"
+    os.utime(result.files[1])
+    known = trust(result.first_shard)
+    assert known.changed == (result.files[1],)
+    assert "kimi-nb download --verify" in str(known)
+    assert trust(tmp_path / "another.gguf") is None
+
+
+def test_an_adopted_file_is_trusted_where_it_lies(hub, repo, shelf, monkeypatch):
+    monkeypatch.setenv("KIMI_NB_MODELS", str(shelf.folder))
+    result = verify(repo, model=REPO, quant="Q4", endpoint=hub.endpoint, token="", folder=shelf.folder)
+    assert trust(result.files[1]).verified
+    next((shelf.state / "sets").glob("*.json")).write_text("{")
+    assert trust(result.files[1]) is None, "a damaged record does not keep a server from starting"
 
 
 def test_the_command_lists(hub, shelf, capsys):

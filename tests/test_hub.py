@@ -220,6 +220,38 @@ def test_huggingface_hub_survives_a_drop_within_a_process(hub, repo, tmp_path):
     assert hub.bytes_of("Q4") == (repo / NAME).stat().st_size + MIB
 
 
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        (Fault("status", status=429, seconds=1), "whole"),
+        (Fault("status", status=503), "HfHubHTTPError"),
+        (Fault("status", status=500), "HfHubHTTPError"),
+        (Fault("drip", at=MIB, rate=400_000), "whole"),
+        (Fault("stall", at=MIB, seconds=0.5), "whole"),
+        (Fault("norange"), "whole"),
+        (Fault("expired"), "HfHubHTTPError"),
+        (Fault("length", at=17), "whole"),
+        (Fault("html"), "OSError"),
+        (Fault("status", status=503, host="hub", where="/api/"), "LocalEntryNotFoundError"),
+    ],
+    ids=lambda value: f"{value.kind} {value.host} {value.status}" if isinstance(value, Fault) else value,
+)
+def test_huggingface_hub_meets_every_fault(hub, repo, tmp_path, fault, outcome):
+    """What it makes of each is written down here; no bytes but the right ones may come of those that heal."""
+    from huggingface_hub import snapshot_download
+
+    hub.faults = [Fault(**{key: getattr(fault, key) for key in fault.__dataclass_fields__ if key != "met"})]
+    given = {"endpoint": hub.endpoint, "token": False, "local_dir": tmp_path / "x", "allow_patterns": [NAME]}
+    if outcome == "whole":
+        found = snapshot_download(REPO, **given)
+        assert (Path(found) / NAME).read_bytes() == (repo / NAME).read_bytes()
+    else:
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - its classes are looked at next
+            snapshot_download(REPO, **given)
+        assert outcome in {kind.__name__ for kind in type(caught.value).__mro__}
+    assert hub.faults[0].met == 1, "the fault was never met"
+
+
 def test_huggingface_hub_starts_anew_after_a_kill(hub, repo, tmp_path):
     hub.faults = [Fault("stall", at=MIB, seconds=60)]
     command = [

@@ -35,6 +35,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--update", action="store_true", help="take the newest commit although a set is here")
     parser.add_argument("--folder", metavar="DIR", type=Path, help="models folder (default: $KIMI_NB_MODELS)")
+    parser.add_argument(
+        "--no-fit-check", action="store_true", help="do not look whether the model suits this machine"
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--dry-run", action="store_true", help="say what would be done, and do none of it")
     mode.add_argument(
@@ -103,6 +106,7 @@ def _bring(args: argparse.Namespace, model: str) -> int:
                 folder=args.folder,
                 patterns=args.include,
                 update=args.update,
+                check_fit=not args.no_fit_check,
                 options=_options(args),
                 progress=show.progress,
                 notice=show.notice,
@@ -161,6 +165,7 @@ def _plan(args: argparse.Namespace, model: str) -> int:
         folder=args.folder,
         patterns=args.include,
         update=args.update,
+        check_fit=not args.no_fit_check,
         options=_options(args),
     )
     if args.json:

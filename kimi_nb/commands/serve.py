@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.engine.detached import start_detached
+from kimi_nb.engine.fetch.trust import trust
 from kimi_nb.engine.llama_server import LlamaServer, RestartPolicy
 from kimi_nb.engine.planned import planned
 from kimi_nb.engine.running import Running, announce, claim, find, forget, running, stop
@@ -71,8 +72,11 @@ def _start(args: argparse.Namespace) -> int:
         print(json.dumps(told, ensure_ascii=False) if args.json else _for_people(told, "kimi-nb"))
         return 0
     line = ProgressLine()
+    model = _model(args.model)
+    if (known := trust(model)) is not None:
+        line.done(f"note: {known}")
     server = LlamaServer(
-        _model(args.model),
+        model,
         settings=settings,
         alias=args.alias or ("nano" if args.model == "nano" else None),
         port=args.port,

@@ -10,9 +10,11 @@ from kimi_nb.engine.fetch import adopt, preflight, remote
 from kimi_nb.engine.fetch.check import Checked, check, trouble_of
 from kimi_nb.engine.fetch.fulfil import Fulfilled, fulfil, needs_of
 from kimi_nb.engine.fetch.job import FileProgress, Options, Progress
+from kimi_nb.engine.fetch.outlook import outlook
 from kimi_nb.engine.fetch.past import Past
 from kimi_nb.engine.fetch.remote import Hub
 from kimi_nb.engine.fetch.shelf import Entry, Shelf
+from kimi_nb.engine.fetch.trust import Trust, trust
 from kimi_nb.engine.fetch.xet import pick_source
 from kimi_nb.errors import DownloadError, UsageError
 
@@ -28,9 +30,11 @@ __all__ = [
     "FileProgress",
     "Options",
     "Progress",
+    "Trust",
     "download",
     "first_shard",
     "plan_download",
+    "trust",
     "verify",
 ]
 
@@ -91,6 +95,7 @@ def download(  # noqa: PLR0913 - every argument but the first has a default
     endpoint: str | None = None,
     token: str | None = None,
     update: bool = False,
+    check_fit: bool = True,
     options: Options | None = None,
     progress: Callable[[Progress], None] | None = None,
     notice: Callable[[str], None] | None = None,
@@ -106,6 +111,7 @@ def download(  # noqa: PLR0913 - every argument but the first has a default
         endpoint: The Hub; ``HF_ENDPOINT`` or the public one by default.
         token: What huggingface_hub finds (``HF_TOKEN``, ``hf auth login``) by default; sent to that Hub only.
         update: Ask the Hub for a newer commit although a set of this name is here, whole or begun.
+        check_fit: Say so if the model does not suit this machine; it is fetched all the same.
         options: Connections, limits and patience.
         progress: Called in this thread about ten times a second.
         notice: Called with a line a person should see before it starts: the licence, a warning.
@@ -132,7 +138,9 @@ def download(  # noqa: PLR0913 - every argument but the first has a default
         for look in checked:
             if look.why:
                 say(f"{look.file.path} is {look.verdict.value}: {look.why}")
-        for line in preflight.warnings_of(room, entry.manifest.files) if room is not None else ():
+        for line in preflight.warnings_of(room) if room is not None else ():
+            say(line)
+        for line in outlook(entry.manifest) if check_fit and room is not None else ():
             say(line)
 
     done = fulfil(shelf, entry, hub, token=token, options=options, progress=progress, ready=ready)
@@ -149,6 +157,7 @@ def plan_download(  # noqa: PLR0913 - as for download
     endpoint: str | None = None,
     token: str | None = None,
     update: bool = False,
+    check_fit: bool = True,
     options: Options | None = None,
 ) -> DownloadPlan:
     """Say what :func:`download` would do, and do none of it; arguments as there.
@@ -170,7 +179,7 @@ def plan_download(  # noqa: PLR0913 - as for download
         fetch_bytes=sum(need.missing for need in needs),
         transfer=pick_source(entry.manifest, hub, options)[1],
         room=room,
-        warnings=tuple(preflight.warnings_of(room, entry.manifest.files)),
+        warnings=(*preflight.warnings_of(room), *(outlook(entry.manifest) if check_fit else ())),
     )
 
 

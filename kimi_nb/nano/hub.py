@@ -53,6 +53,7 @@ class LocalHub:
         self._repos: dict[str, Repo] = {}
         self._blobs: dict[str, Blob] = {}
         self._key = secrets.token_bytes(16)
+        self._ports: dict[str, int] = {}
         self._servers: list[Server] = []
         self._threads: list[threading.Thread] = []
         for found in sorted(folder.glob("*/*")) if folder is not None else ():
@@ -131,8 +132,9 @@ class LocalHub:
         return f"http://127.0.0.1:{self._servers[1].server_port}"
 
     def start(self) -> Self:
-        """Listen on two ports of 127.0.0.1."""
-        self._servers = [Server(self, "hub"), Server(self, "storage")]
+        """Listen on two ports of 127.0.0.1: free ones, and after :meth:`stop` the same as before."""
+        self._servers = [Server(self, host, self._ports.get(host, 0)) for host in ("hub", "storage")]
+        self._ports = {server.host: server.server_port for server in self._servers}
         for server in self._servers:
             thread = threading.Thread(
                 target=server.serve_forever, args=(0.05,), name=f"local-{server.host}", daemon=True

@@ -36,12 +36,12 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, hub: LocalHub, host: str) -> None:
+    def __init__(self, hub: LocalHub, host: str, port: int = 0) -> None:
         self.hub = hub
         self.host = host
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", port), Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Keep the connection in mind."""

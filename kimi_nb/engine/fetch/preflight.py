@@ -22,9 +22,6 @@ MIB = 1024 * 1024
 RESERVE = 256 * MIB
 """Left free, for journals, manifests and everybody else."""
 
-LARGE = 2 * 1024**3
-"""Models below this are not worth looking at the machine for, which takes a second."""
-
 
 @dataclass(frozen=True)
 class Room:
@@ -143,28 +140,16 @@ def _check_writable(folder: Path, *, create: bool) -> None:
         raise disk_error(error, folder) from error
 
 
-def warnings_of(room: Room, files: Sequence[RemoteFile]) -> list[str]:
-    """Return what a person should know before they start, though it forbids nothing."""
+def warnings_of(room: Room) -> list[str]:
+    """Return what a person should know of the disk before they start, though it forbids nothing."""
     found = list(room.notes)
-    total = sum(file.size for file in files if file.path.endswith(".gguf"))
     if room.filesystem in {"tmpfs", "ramfs"}:
         found.append(
             f"{room.mount} is memory ({room.filesystem}): the model takes RAM, and a reboot takes the model"
         )
-    if room.filesystem == "exfat":
+    if room.filesystem in {"exfat", "vfat", "msdos"}:
         found.append(
-            f"{room.mount} is exFAT, which forgets file identities: files are verified at every mount"
-        )
-    if total > LARGE and total > (memory := _memory()):
-        found.append(
-            f"{total / 1e9:.0f} GB of weights are more than this machine's {memory / 1e9:.0f} GB of memory: "
-            "llama.cpp will read from the disk for every token (kimi-nb plan says how slow that is)"
+            f"{room.mount} is {room.filesystem}, which forgets file identities: "
+            "files are hashed again after every mount"
         )
     return found
-
-
-def _memory() -> int:
-    """Return the bytes of host and GPU memory together."""
-    from kimi_nb.machine import probe
-
-    return probe().capacity_mib * MIB
