@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -22,8 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ledger import Ledger, code_identity
 from memory import GHOSTS, MEMORY
+from planning import OOM, PLANNER
 from report import describe, write_report
+from speed import SPEED
 from stages import Proof, Stage, run_stage
+from trial_models import run_folder
 
 from kimi_nb.engine import find_build
 from kimi_nb.errors import KimiNbError
@@ -33,7 +37,16 @@ from kimi_nb.processes import spawn
 if TYPE_CHECKING:
     from kimi_nb.engine import Build
 
-STAGES: tuple[Stage, ...] = (MEMORY, GHOSTS)
+STAGES: tuple[Stage, ...] = (MEMORY, GHOSTS, OOM, SPEED, PLANNER)
+#: Numbers that the stages take from the command line, and what they are for.
+OPTIONS = {
+    "count": (200, "random settings of the memory stage"),
+    "seed": (1, "other seeds give other settings and plans"),
+    "layers": (20, "layers of experts of the models that are run"),
+    "budget": (120, "seconds for a rehearsal"),
+    "plans": (50, "plans that are started because they fit"),
+    "refused": (20, "settings that are started although they are refused"),
+}
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -61,8 +74,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--build-limit", type=float, default=1800.0, metavar="S", help="seconds for the build"
     )
-    parser.add_argument("--count", type=int, default=200, metavar="N", help="random settings (default: 200)")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="other seeds give other settings")
+    for name, (number, about) in OPTIONS.items():
+        text = f"{about} (default: {number})"
+        parser.add_argument(f"--{name}", type=int, default=number, metavar="N", help=text)
+    parser.add_argument("--small", action="store_true", help="run small models, to try the script itself")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "gpu-proof", metavar="DIR")
     args = parser.parse_args(argv)
     unknown = set(args.stages.split(",")) - set(names)
@@ -78,7 +93,8 @@ def _prove(args: argparse.Namespace) -> int:
         machine = replace(machine, gpus=())
     about = describe(machine, build.version, build.backend)
     ledger = Ledger(args.out.absolute(), {"about": about, "code": code_identity()})
-    proof = Proof(build, machine, ledger.folder, {"count": args.count, "seed": args.seed})
+    options = {name: getattr(args, name) for name in (*OPTIONS, "small")}
+    proof = Proof(build, machine, ledger.folder, options)
     for name, text in about.items():
         print(f"{name}: {text}")
     chosen = args.stages.split(",")
@@ -87,6 +103,7 @@ def _prove(args: argparse.Namespace) -> int:
         if stage.name in chosen:
             complete &= run_stage(stage, proof, ledger, args.limit)
             met = write_report(proof, ledger, STAGES)
+    shutil.rmtree(run_folder(proof), ignore_errors=True)
     print(f"the table: {ledger.folder / 'proof.md'}")
     return 0 if complete and met else 1
 

@@ -46,7 +46,7 @@ class Ledger:
         if place.exists() and json.loads(place.read_text(encoding="utf-8")) != identity:
             aside = folder / time.strftime("earlier-%Y%m%d-%H%M%S")
             aside.mkdir()
-            for path in [*folder.glob("*.jsonl"), place]:
+            for path in [*folder.glob("*.jsonl"), *folder.glob("*.profile.json"), place]:
                 path.rename(aside / path.name)
         write_json(place, identity)
 

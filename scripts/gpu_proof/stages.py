@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kimi_nb.errors import KimiNbError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
@@ -90,8 +88,8 @@ def run_stage(stage: Stage, proof: Proof, ledger: Ledger, limit_s: float) -> boo
         started = time.monotonic()
         try:
             row = call()
-        except KimiNbError as error:
-            row = {"error": str(error)}
+        except Exception as error:  # noqa: BLE001 - nobody is there: one row must not cost the others
+            row = {"error": f"{type(error).__name__}: {error}"}
         seconds = time.monotonic() - started
         ledger.add(stage.name, key, {**row, "seconds": round(seconds, 2)})
         told = row.get("error") or row.get("told", "")

@@ -1,0 +1,174 @@
+"""Forecasts beside measurements: a rehearsal on small slices, then the trial model itself."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from stages import Figure, Proof, Stage
+from trial_models import trial_model
+
+from kimi_nb.files import write_json
+from kimi_nb.plan import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from kimi_nb.model import Model
+
+__all__ = ["SPEED", "decode_tok_s", "profile_of", "quants"]
+
+Row = dict[str, Any]
+QUANTS = ("TQ1", "Q2K")
+#: Allowed error: median and worst, or the spread of the measurements where that is larger.
+TARGETS = {"decode": (0.05, 0.12), "prefill": (0.10, 0.25)}
+_PROMPT, _WRITTEN, _RUNS = 2048, 32, 5
+_SMALL_PROMPT, _SMALL_WRITTEN, _SMALL_RUNS = 64, 4, 2
+
+
+def profile_of(proof: Proof, quant: str, model: Model) -> Any:
+    """Return the rehearsal's profile for a model, made before the first use and kept."""
+    from kimi_nb.rehearse.rehearsal import rehearse
+
+    from kimi_nb.plan.profile import Profile
+
+    path = proof.folder / f"{quant}.profile.json"
+    if path.exists():
+        found = Profile.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        if found.model.n_expert == model.expert_count:
+            return found
+    budget = proof.options["budget"]
+    print(f"  rehearsing {quant} for {budget} s", flush=True)
+    profile = rehearse(model, proof.machine, budget_s=budget, build=proof.build)
+    write_json(path, profile.to_dict())
+    return profile
+
+
+def quants(proof: Proof) -> tuple[str, ...]:
+    """Return the quants whose models are run."""
+    return QUANTS[:1] if proof.options["small"] else QUANTS
+
+
+def _cases(proof: Proof) -> list[tuple[str, Settings]]:
+    """Return one entry for each loading of the model; threads are varied within it."""
+    layers = proof.options["layers"]
+    found = []
+    for ubatch in (512, 2048):
+        common = Settings(ctx_size=8192, ubatch_size=ubatch, batch_size=2048)
+        if proof.machine.usable_gpus:
+            whole = common.replace(n_gpu_layers=999)
+            found += [
+                (f"experts of {n} layers on the host, ubatch {ubatch}", whole.replace(n_cpu_moe=n + 1))
+                for n in (layers, layers // 2)
+            ]
+        else:
+            found.append((f"processor, ubatch {ubatch}", common.replace(n_gpu_layers=0)))
+    return found
+
+
+def _tasks(proof: Proof) -> Iterator[tuple[str, Callable[[], Row]]]:
+    for quant in quants(proof):
+        for name, settings in _cases(proof):
+            yield f"{quant}, {name}", partial(speed_row, proof, quant, settings)
+
+
+def speed_row(proof: Proof, quant: str, settings: Settings) -> Row:
+    """Measure one way to run the trial model, on all and on half of the cores, and set forecasts beside."""
+    from kimi_nb.rehearse.bench import BenchTests, run_bench
+
+    from kimi_nb.plan.speed import forecast
+
+    model, path = trial_model(proof, quant)
+    profile = profile_of(proof, quant, model)
+    cores = max(int(proof.machine.cpu.usable_cores), 1)
+    small = proof.options["small"]
+    tests = BenchTests(
+        threads=tuple(dict.fromkeys((cores, max(cores // 2, 1)))),
+        prompts=(_SMALL_PROMPT if small else _PROMPT,),
+        writes=(_SMALL_WRITTEN if small else _WRITTEN,),
+        repetitions=_SMALL_RUNS if small else _RUNS,
+    )
+    cases = []
+    for row in run_bench(proof.build, path, settings, tests):
+        kind = "decode" if row.written_tokens else "prefill"
+        rates = [(row.written_tokens or row.prompt_tokens) / ms * 1000 for ms in row.samples_ms]
+        told = forecast(model, settings.replace(threads=row.threads), proof.machine, profile)
+        if told is None:
+            cases.append({"kind": kind, "threads": row.threads, "error": "the planner says it does not fit"})
+            continue
+        band = told.decode_tok_s if kind == "decode" else told.prefill_tok_s
+        cases.append(_case(kind, row.threads, rates, band))
+    worst = max((case["error"] for case in cases if isinstance(case["error"], float)), default=0.0)
+    return {"cases": cases, "model_gb": round(model.file_bytes / 1e9, 1), "told": f"worst error {worst:.1%}"}
+
+
+def _case(kind: str, threads: int, rates: Sequence[float], band: Any) -> Row:
+    median = statistics.median(rates)
+    return {
+        "kind": kind,
+        "threads": threads,
+        "measured": round(median, 2),
+        "spread": round((max(rates) - min(rates)) / median, 4),
+        "forecast": round(band.expected, 2),
+        "band": [round(band.low, 2), round(band.high, 2)],
+        "error": round(abs(band.expected - median) / median, 4),
+    }
+
+
+def _figures(rows: Sequence[Row]) -> list[Figure]:
+    cases = [case for row in rows for case in row.get("cases", ())]
+    found = [Figure("settings measured", str(len(cases) // 2), ">= 12", None)]
+    for kind, (middle, most) in TARGETS.items():
+        good = [case for case in cases if case["kind"] == kind and isinstance(case["error"], float)]
+        if not good:
+            continue
+        errors = [case["error"] for case in good]
+        spread = statistics.median(case["spread"] for case in good)
+        median = statistics.median(errors)
+        found.append(
+            Figure(
+                f"{kind}: median error (spread {spread:.1%})",
+                f"{median:.1%}",
+                f"<= {max(middle, spread):.0%}",
+                median <= max(middle, spread),
+            )
+        )
+        worst = max(good, key=lambda case: case["error"] - max(case["spread"], most))
+        allowed = max(worst["spread"], most)
+        found.append(
+            Figure(
+                f"{kind}: worst error",
+                f"{worst['error']:.1%}",
+                f"<= {allowed:.0%}",
+                worst["error"] <= allowed,
+            )
+        )
+        inside = sum(case["band"][0] <= case["measured"] <= case["band"][1] for case in good)
+        found.append(Figure(f"{kind}: measured within the band", f"{inside} of {len(good)}", "-", None))
+    return found
+
+
+def decode_tok_s(
+    proof: Proof, path: Any, settings: Settings, threads: Sequence[int]
+) -> dict[int, list[float]]:
+    """Return the rates of several runs of writing, by the number of threads."""
+    from kimi_nb.rehearse.bench import BenchTests, run_bench
+
+    written = _SMALL_WRITTEN if proof.options["small"] else _WRITTEN
+    runs = _SMALL_RUNS if proof.options["small"] else _RUNS
+    tests = BenchTests(threads=tuple(threads), writes=(written,), repetitions=runs)
+    return {
+        row.threads: [written / ms * 1000 for ms in row.samples_ms]
+        for row in run_bench(proof.build, path, settings, tests)
+    }
+
+
+SPEED = Stage(
+    "speed",
+    "Forecast beside measurement",
+    _tasks,
+    _figures,
+    ("key", "model_gb", "cases"),
+)
