@@ -76,3 +76,21 @@ def test_a_stage_that_is_not_there(tmp_path):
     done = prove(tmp_path, "--stages", "magic")
     assert done.returncode == 2
     assert "no stage magic" in done.stderr
+
+
+def test_a_plan_is_started_for_real(build, tmp_path):
+    done = prove(tmp_path, "--stages", "oom", "--plans", "1", "--small", timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| oom: plans that fit, and ran | 1 of 1 | all | met |" in (tmp_path / "proof.md").read_text()
+    assert not list(tmp_path.glob("trials*"))  # nothing that looks like a model is left
+
+
+@pytest.mark.soak
+def test_every_stage_gives_rows(build, tmp_path):
+    done = prove(
+        tmp_path, "--small", "--count", "10", "--plans", "2", "--budget", "20", "--layers", "4", timeout=1800
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    told = json.loads((tmp_path / "proof.json").read_text())
+    assert set(told["stages"]) == {"memory", "ghosts", "oom", "speed", "planner"}
+    assert not [row for stage in told["stages"].values() for row in stage["rows"] if "error" in row]

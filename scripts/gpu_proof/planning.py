@@ -150,9 +150,8 @@ def _oom_tasks(proof: Proof) -> Iterator[tuple[str, Callable[[], Row]]]:
 
 def _hollow(proof: Proof, quant: str, layers: int) -> tuple[Model, Path]:
     """Return a model with experts of zeros, written if it is not the one that is there."""
-    from kimi_nb.rehearse.slices import Slice, write_slice
-
     from kimi_nb.model import read_header
+    from kimi_nb.rehearse.slices import Slice, write_slice
 
     path = run_folder(proof) / f"hollow-{quant}-{layers}.gguf"
     if not path.exists():

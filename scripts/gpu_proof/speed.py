@@ -30,9 +30,8 @@ _SMALL_PROMPT, _SMALL_WRITTEN, _SMALL_RUNS = 64, 4, 2
 
 def profile_of(proof: Proof, quant: str, model: Model) -> Any:
     """Return the rehearsal's profile for a model, made before the first use and kept."""
-    from kimi_nb.rehearse.rehearsal import rehearse
-
     from kimi_nb.plan.profile import Profile
+    from kimi_nb.rehearse.rehearsal import rehearse
 
     path = proof.folder / f"{quant}.profile.json"
     if path.exists():
@@ -76,9 +75,8 @@ def _tasks(proof: Proof) -> Iterator[tuple[str, Callable[[], Row]]]:
 
 def speed_row(proof: Proof, quant: str, settings: Settings) -> Row:
     """Measure one way to run the trial model, on all and on half of the cores, and set forecasts beside."""
-    from kimi_nb.rehearse.bench import BenchTests, run_bench
-
     from kimi_nb.plan.speed import forecast
+    from kimi_nb.rehearse.bench import BenchTests, run_bench
 
     model, path = trial_model(proof, quant)
     profile = profile_of(proof, quant, model)
