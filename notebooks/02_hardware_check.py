@@ -16,7 +16,7 @@
 #
 # The weights of Kimi K2.5 must lie somewhere while it runs. The fastest place is GPU memory, the next one main memory, and the slowest by far the disk. Kimi has one property that makes it less hopeless than its size suggests: for each token it uses only 8 of the 384 experts in a layer. So the experts, which are 98.9% of the weights, can stay in main memory while the small part that every token needs sits on one GPU.
 #
-# This notebook looks at your machine (or at one you might rent), and compares its memory with the sizes of the known files. It changes nothing.
+# This notebook looks at your machine (or at one you might rent), compares its memory with the sizes of the known files, and then plans: which quant, which settings, how much memory to the MiB, and how many tokens per second to expect. At its end it measures nano on this machine, the way you can measure Kimi without having it. It downloads nothing and changes nothing.
 #
 # ## Contents
 #
@@ -26,20 +26,37 @@
 # - [A rough first look: which quants could fit](#A-rough-first-look:-which-quants-could-fit)
 # - [The same as a picture](#The-same-as-a-picture)
 # - [What comes on top of the weights](#What-comes-on-top-of-the-weights)
+# - [What llama.cpp will really use](#What-llama.cpp-will-really-use)
+# - [The plan for Kimi on this machine](#The-plan-for-Kimi-on-this-machine)
+# - [The plan on a machine you might rent](#The-plan-on-a-machine-you-might-rent)
+# - [What the speed depends on](#What-the-speed-depends-on)
+# - [A rehearsal: measuring instead of guessing](#A-rehearsal:-measuring-instead-of-guessing)
 # - [Try another machine](#Try-another-machine)
 # - [Copy-paste recipe](#Copy-paste-recipe)
 #
 # ## Parameters
 #
 # `this` looks at the machine that runs this notebook. A profile's name, such as `rtx4090-256gb`, or the path of a file that `kimi-nb check --save` wrote, looks at another one.
+#
+# With `read_headers` the plans are made from the headers of the real files, a few megabytes read from the Hub. Without it they are made from the sizes in the catalog: near, and labelled so.
 
 # %% tags=["parameters"]
 machine: str = "this"  # "this", the name of a profile, or the path of a saved machine file
+rented: str = "rtx4090-256gb"  # a machine to compare with: a profile's name, or the path of a file
+objective: str = "decode"  # "decode", "prefill", "context" or "quality": what a plan is to be best at
+read_headers: bool = False  # whether to read the headers of the real files from the Hub
+rehearsal_s: int = 10  # seconds for measuring nano on this machine; 0 for none
 
 # %%
 from kimi_nb.run import params
 
-params.check(machine=params.text(empty=False))
+params.check(
+    machine=params.text(empty=False),
+    rented=params.text(empty=False),
+    objective=params.one_of("decode", "prefill", "context", "quality"),
+    read_headers=params.flag(),
+    rehearsal_s=params.one_of(0, *range(5, 601)),
+)
 
 # %% [markdown]
 # ## The machine
@@ -124,6 +141,102 @@ table(
 )
 
 # %% [markdown]
+# ## What llama.cpp will really use
+#
+# File sizes are only the beginning. llama.cpp also needs the context, buffers to compute in, and on a GPU a copy of one layer's experts at a time while it reads a prompt. All of that follows from the model's header and the settings, so it can be worked out without loading anything: for NVIDIA GPUs and for processors to the MiB that llama.cpp itself would print.
+#
+# Here is nano, whose header is at hand, on the machine above. The weights in main memory are pages of the file: the system can drop them and read them again, so they are counted apart.
+
+# %%
+from kimi_nb.model import named_model
+from kimi_nb.plan import Settings
+from kimi_nb.plan.show import contexts_table
+
+nano = named_model("nano")
+contexts_table(nano, Settings(cache_ram=0), computer, [1024, 8192, 32768])
+
+# %% [markdown]
+# ## The plan for Kimi on this machine
+#
+# The planner tries, in a second or so, every quant of the catalog with thousands of settings in mind: how many layers keep their experts on the GPU, how many tokens are read in one step, how the cache is kept, how the work is split over several GPUs. What it plans fits with room to spare, and it does not let llama.cpp choose by itself, because llama.cpp would cut the context to 4,096 tokens first.
+#
+# **Decode** is writing the answer, **prefill** is reading the prompt. Each speed is a band: the middle is what to expect, the ends are what bad and good luck look like. If nothing runs here, the table says what would.
+
+# %%
+from kimi_nb.model.candidates import candidates, with_real_header
+from kimi_nb.plan.planner import make_plan
+from kimi_nb.plan.show import alternatives_table, plan_table, reasons_table
+
+quants = candidates("kimi-k2.5")
+exact = with_real_header if read_headers else None
+here = make_plan(quants, computer, objective=objective, exact=exact)
+plan_table(here)
+
+# %% [markdown]
+# ## The plan on a machine you might rent
+#
+# The same for the machine in the parameter `rented`, with its reasons. Profiles hold typical values of such machines.
+
+# %%
+there_machine = machine_named(rented)
+there = make_plan(quants, there_machine, objective=objective, exact=exact)
+plan_table(there)
+
+# %%
+reasons_table(there.plan) if there.plan else print("There is no plan, and so there are no reasons.")
+
+# %% [markdown]
+# What else that machine could do:
+
+# %%
+alternatives_table(there)
+
+# %% [markdown]
+# ## What the speed depends on
+#
+# Three pictures for the rented machine. The first shows where the memory goes: each bar is a device, the dashed line is all that is free there.
+
+# %%
+from kimi_nb.plan.figures import decode_figure, memory_figure, prefill_figure
+
+shown = [one for one in quants if there.plan and one.quant == there.plan.model.quant]
+memory_figure(there.plan) if shown else print("There is no plan to draw.")
+
+# %% [markdown]
+# Writing: each token passes through 8 experts of every layer. Those on the GPU are quick; those in main memory wait for the processor. So each layer whose experts find room on the GPU helps a little, and the last ones help most. Hollow points are what a GPU with more memory would give. On a machine without a GPU the picture shows threads instead.
+
+# %%
+decode_figure(there.plan, shown[0].model, there_machine) if shown else None
+
+# %% [markdown]
+# Reading a prompt: in each step, the experts in main memory are sent to the GPU once, whether the step has 64 tokens or 4,096. So larger steps read faster, as long as the GPU has memory for them.
+
+# %%
+prefill_figure(there.plan, shown[0].model, there_machine) if shown else None
+
+# %% [markdown]
+# ## A rehearsal: measuring instead of guessing
+#
+# The speeds above are bands, and wide ones: at 1 or 2 bits a weight a processor is held back by unpacking, and no formula knows by how much. Measuring does. A **rehearsal** runs small slices of the model, with its true width and true types but only a few layers and random weights, on your own machine with llama.cpp's own benchmark, and adds them up. For Kimi that takes about a minute and no download but the header.
+#
+# Here it measures nano, in a few seconds, on the machine that runs this notebook. nano is so small that other programs on the machine disturb it easily; a longer `rehearsal_s` gives a narrower band.
+
+# %%
+from kimi_nb.engine import ensure_build
+from kimi_nb.plan import forecast
+from kimi_nb.plan.show import forecasts_table
+from kimi_nb.rehearse import rehearse
+
+this_machine = probe()
+nano_plan = make_plan(candidates("nano"), this_machine, ctx_size=4096).plan
+speeds = {"guessed from the number of cores": nano_plan.forecast}
+if rehearsal_s:
+    profile = rehearse(nano, this_machine, budget_s=rehearsal_s, build=ensure_build())
+    measured = forecast(nano, nano_plan.settings, this_machine, profile)
+    speeds["measured in a rehearsal"] = measured
+forecasts_table(speeds)
+
+# %% [markdown]
 # ## Try another machine
 #
 # Pick a machine from the list, with the mouse or the arrow keys, to see its table and picture. The profiles hold typical values, not measured ones.
@@ -146,12 +259,15 @@ pick_machine(show, machine)
 # %% [markdown]
 # ## Copy-paste recipe
 #
-# On the machine that is to run Kimi, look at it and keep what was found; on your laptop, look at that file or at a machine you have not rented yet. Then choose a quant whose column "of memory" says "left", with some tens of GiB to spare for context and buffers.
+# On the machine that is to run Kimi, look at it and keep what was found; on your laptop, plan for that file or for a machine you have not rented yet. `kimi-nb plan` reads a few megabytes of headers from the Hub and no weights.
 #
 # ```sh
-# kimi-nb check                              # this machine, and a first look at kimi-k2.5
-# kimi-nb check --save my-server.json        # keep it
-# kimi-nb check --machine my-server.json     # look at it from elsewhere
-# kimi-nb check --machine rtx4090-256gb      # or at one of the profiles
-# kimi-nb check --json                       # for programs
+# kimi-nb check --save my-server.json                       # what the machine has; keep it
+# kimi-nb plan --model kimi-k2.5                            # the plan for this machine
+# kimi-nb plan --model kimi-k2.5 --machine my-server.json   # or for that one, from elsewhere
+# kimi-nb plan --model kimi-k2.5 --machine h100-80gb --objective quality
+# kimi-nb rehearse --model kimi-k2.5 --quant UD-TQ1_0       # measure; plans use it from then on
+# kimi-nb plan --model kimi-k2.5 --quant UD-TQ1_0 --save kimi.json
+# kimi-nb download --model kimi-k2.5 --quant UD-TQ1_0
+# kimi-nb serve --plan kimi.json                            # start what was planned
 # ```

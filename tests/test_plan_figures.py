@@ -82,9 +82,14 @@ def test_curves_pass_through_the_plan(case, model):
 def test_more_experts_on_the_gpu_write_faster(model):
     machine = load_profile("h100-80gb")
     picture = decode_figure(make_plan(model, machine, ctx_size=8192).plan, model, machine)
-    assert picture.x[0] == 0
+    assert picture.x == tuple(range(61))
     assert list(picture.expected) == sorted(picture.expected)
-    assert "do not fit" in picture.note
+    assert 10 < picture.room < 30
+    assert picture.chosen == picture.room
+    assert f"{picture.room + 1:.0f} lacks" in picture.note
+    whole = decode_figure(make_plan(model, load_profile("h200x8")).plan, model, load_profile("h200x8"))
+    assert whole.room is None
+    assert whole.chosen == 60
 
 
 def test_one_point_and_hostile_names_are_drawn():

@@ -170,6 +170,7 @@ class Curve(Picture):
         expected: What to expect.
         high: The most.
         chosen: The choice that the plan made.
+        room: The last choice for which there is room; what comes after it is drawn hollow.
         note: What is said below.
     """
 
@@ -181,6 +182,7 @@ class Curve(Picture):
     expected: tuple[float, ...]
     high: tuple[float, ...]
     chosen: float | None = None
+    room: float | None = None
     note: str = ""
 
     def __repr__(self) -> str:
@@ -189,6 +191,9 @@ class Curve(Picture):
         said = "; ".join(f"{x:,.0f}: {y:.3g} ({low:.3g} to {high:.3g})" for x, y, low, high in rows)
         chosen = "" if self.chosen is None else f" The plan: {self.chosen:,.0f}."
         return f"{self.title}. {self.y_name} by {self.x_name}: {said}.{chosen} {self.note}".strip()
+
+    def _has_room(self, x: float) -> bool:
+        return self.room is None or x <= self.room
 
     def svg(self) -> str:
         """Return the picture as an SVG image that needs nothing else."""
@@ -223,7 +228,8 @@ class Curve(Picture):
             if number % step == 0:
                 yield f'<text x="{across:.1f}" y="{bottom + 16}" text-anchor="middle" {_FONT}>{x:,.0f}</text>'
             mine = x == self.chosen
-            yield f'<circle cx="{across:.1f}" cy="{down:.1f}" r="{6 if mine else 2.5}" fill="{_BLUE}"/>'
+            look = f'fill="{_BLUE}"' if self._has_room(x) else f'fill="#fff" stroke="{_BLUE}"'
+            yield f'<circle cx="{across:.1f}" cy="{down:.1f}" r="{6 if mine else 2.5}" {look}/>'
             if mine:
                 anchor = "start" if across < 200 else "end" if across > right - 120 else "middle"  # noqa: PLR2004
                 yield (
@@ -259,6 +265,10 @@ class Curve(Picture):
             name="expected",
             mode="lines+markers",
             line={"color": _BLUE, "width": 3},
+            marker={
+                "size": 8,
+                "symbol": ["circle" if self._has_room(x) else "circle-open" for x in self.x],
+            },
         )
         if self.chosen in self.x:
             at = self.x.index(self.chosen)

@@ -28,6 +28,7 @@ _KINDS = (
     ("buffers", "#b35806", "."),
     ("other", "#762a83", "x"),
 )
+_ROOMY_MIB = 1 << 21
 _STEPS = (64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -63,20 +64,21 @@ def memory_figure(plan: Plan) -> Bars:
 
 def decode_figure(plan: Plan, model: Model, machine: Machine, profile: Profile | None = None) -> Curve:
     """Draw how fast it writes by how many layers' experts the GPU keeps; without a GPU, by threads."""
-    settings = plan.settings
+    # The prompt cache takes what is left of main memory; when experts come back there, it gives way.
+    settings = replace(plan.settings, cache_ram=0)
     title = f"{plan.model.title} on {plan.machine}: writing"
     if not plan.memory.gpus:
         ways = [(n, replace(settings, threads=n)) for n in _powers(machine.cpu.usable_cores)]
         chosen = float(settings.threads or machine.cpu.usable_cores)
-        return _curve(title, "processor threads", ways, chosen, model, machine, profile)
+        return _curve(title, "processor threads", ways, chosen, (model, machine, profile))
     layers = [number for number, sums in enumerate(weights_of(model).sums) if sums[0]]
     first, count = (layers[0] if layers else 0), len(layers)
-    plain = replace(settings, override_tensor=None)
+    plain = replace(settings, override_tensor=None, load_mode="mmap")
     ways = [(kept, replace(plain, n_cpu_moe=_cpu_moe(first, count, kept))) for kept in range(count + 1)]
     kept = count - max((settings.n_cpu_moe or 0) - first, 0)
     if settings.override_tensor:  # the layer that is only partly there does not count
         kept -= 1
-    return _curve(title, "layers whose experts the GPU keeps", ways, float(kept), model, machine, profile)
+    return _curve(title, "layers whose experts the GPU keeps", ways, float(kept), (model, machine, profile))
 
 
 def prefill_figure(plan: Plan, model: Model, machine: Machine, profile: Profile | None = None) -> Curve:
@@ -92,9 +94,7 @@ def prefill_figure(plan: Plan, model: Model, machine: Machine, profile: Profile 
         "tokens in a step (--ubatch-size)",
         ways or [(settings.ubatch_size or 1, settings)],
         float(settings.ubatch_size or 0),
-        model,
-        machine,
-        profile,
+        (model, machine, profile),
         reading=True,
     )
 
@@ -104,37 +104,47 @@ def _curve(
     x_name: str,
     ways: Iterable[tuple[int, Settings]],
     chosen: float,
-    model: Model,
-    machine: Machine,
-    profile: Profile | None,
+    where: tuple[Model, Machine, Profile | None],
     *,
     reading: bool = False,
 ) -> Curve:
-    found: list[tuple[int, Forecast]] = []
-    missing: list[tuple[int, dict[str, int]]] = []
+    """Draw the forecast of each way; what this machine's GPUs have no room for, as if they had."""
+    model, machine, profile = where
+    roomy = replace(
+        machine,
+        gpus=tuple(
+            replace(gpu, total_mib=gpu.total_mib + _ROOMY_MIB, free_mib=gpu.free_mib + _ROOMY_MIB)
+            for gpu in machine.gpus
+        ),
+    )
+    xs: list[float] = []
+    found: list[Forecast] = []
+    room, short = -1.0, ""
     for x, settings in ways:
         report = memory_report(model, settings, machine)
-        speed = forecast(model, settings, machine, profile, report=report)
+        there = machine if report.fits else roomy
+        speed = forecast(model, settings, there, profile)
         if speed is None:
-            missing.append((x, report.short_mib))
-        else:
-            found.append((x, speed))
-    bands = [speed.prefill_tok_s if reading else speed.decode_tok_s for _, speed in found]
-    note: str = found[0][1].source if found else "nothing fits"
-    if missing:
-        x, short = missing[0]
-        where, mib = next(iter(short.items()))
-        note += f"; {x:,} and more do not fit: {mib:,} MiB are missing on {where}" if found else ""
+            continue
+        if report.fits:
+            room = float(x)
+        elif not short:
+            name, mib = next(iter(report.short_mib.items()))
+            short = f"; hollow: there is no room for it, {x:,} lacks {mib:,} MiB on {name}"
+        xs.append(float(x))
+        found.append(speed)
+    bands = [speed.prefill_tok_s if reading else speed.decode_tok_s for speed in found]
     return Curve(
         title=title,
         x_name=x_name,
         y_name="tokens/s",
-        x=tuple(float(x) for x, _ in found) or (0.0,),
-        low=tuple(band.low for band in bands) or (0.0,),
-        expected=tuple(band.expected for band in bands) or (0.0,),
-        high=tuple(band.high for band in bands) or (0.0,),
+        x=tuple(xs),
+        low=tuple(band.low for band in bands),
+        expected=tuple(band.expected for band in bands),
+        high=tuple(band.high for band in bands),
         chosen=chosen,
-        note=note,
+        room=room if short else None,
+        note=(found[0].source if found else "nothing runs") + short,
     )
 
 

@@ -15,16 +15,17 @@ if TYPE_CHECKING:
     from kimi_nb.plan.planner import Choice, Planning
     from kimi_nb.plan.speed import Forecast
 
-__all__ = ["gb", "gib", "left_out", "no_room", "reasons", "trade", "warnings"]
+__all__ = ["BOUNDS", "gb", "gib", "left_out", "no_room", "reasons", "trade", "warnings"]
 
 _TEN_GB = 10**10
-_BOUNDS = {
+BOUNDS = {
     "cpu": "the processor, which unpacks and multiplies the experts in main memory",
     "ram": "the speed of main memory",
     "pcie": "the way between main memory and GPU",
     "gpu": "the GPU",
     "disk": "the disk",
 }
+"""What holds a forecast back, in words."""
 
 
 def gib(mib: float) -> str:
@@ -150,9 +151,7 @@ def _quant(choice: Choice, planning: Planning, candidates: Sequence[Candidate]) 
 
 
 def _bound(forecast: Forecast) -> str:
-    writing, reading = (
-        _BOUNDS.get(bound, bound) for bound in (forecast.decode_bound, forecast.prefill_bound)
-    )
+    writing, reading = (BOUNDS.get(bound, bound) for bound in (forecast.decode_bound, forecast.prefill_bound))
     if writing == reading:
         return f"What bounds both writing and reading is {writing}."
     return f"What bounds writing is {writing}; what bounds reading a prompt is {reading}."

@@ -108,7 +108,8 @@ def _elsewhere(planning: Planning, candidate: Candidate) -> Iterator[str]:
     ]
     names = [name for _, name in sorted(fitting)[:_PROFILES]]
     if names:
+        what = f" --model {candidate.key}" if candidate.key else ""
         yield (
-            f"A machine such as {' or '.join(names)}: see `kimi-nb plan --machine {names[0]}` for what it"
+            f"A machine such as {' or '.join(names)}: `kimi-nb plan{what} --machine {names[0]}` says what it"
             f" would do with {candidate.label}."
         )
