@@ -31,6 +31,7 @@
 # - [A conversation](#A-conversation)
 # - [When the answer is empty](#When-the-answer-is-empty)
 # - [Answers in a fixed form](#Answers-in-a-fixed-form)
+# - [What errors look like](#What-errors-look-like)
 # - [Stop the engine](#Stop-the-engine)
 # - [Copy-paste recipe](#Copy-paste-recipe)
 #
@@ -41,7 +42,7 @@
 # %% tags=["parameters"]
 model_file: str = ""  # a GGUF file to start a server for (of several shards, the first); empty: nano
 engine_url: str = ""  # an engine that already runs, up to and with /v1; empty: start a server here
-engine_key_env: str = ""  # the environment variable that holds that engine's key; empty: it needs none
+engine_key_env: str = "ENGINE_API_KEY"  # the variable of the environment that holds its key, if it needs one
 engine_model: str = ""  # the model's name at that engine; empty: the first that it names
 ctx: int = 4096  # context in tokens: the prompt, the thinking and the answer together
 question: str = "How many experts does Kimi K2.5 have?"  # what to ask
@@ -54,7 +55,7 @@ from kimi_nb.run import params
 params.check(
     model_file=params.existing_file(empty=True),
     engine_url=params.text(),
-    engine_key_env=params.text(),
+    engine_key_env=params.text(empty=False),
     engine_model=params.text(),
     ctx=params.between(1024, 262144),
     question=params.text(empty=False),
@@ -64,6 +65,8 @@ params.check(
 
 # %%
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 from openai import OpenAIError
@@ -126,7 +129,7 @@ print("-->", continued)
 # %%
 server = None
 if engine_url:
-    key = read_key(engine_key_env or None, None)
+    key = read_key(engine_key_env, None) if engine_key_env in os.environ else ""
     engine = engine_at(engine_url, key, model=engine_model or None)
 else:
     server = LlamaServer(
@@ -137,7 +140,8 @@ else:
     engine = server.engine
 
 chat = Chat(engine)
-steadily = {"temperature": 0.0} if steady else {}  # Moonshot's API refuses a temperature: set steady to False
+# Moonshot's API refuses any temperature but its own.
+steadily = {"temperature": 0.0} if steady and engine.kind != "moonshot" else {}
 print(chat)
 
 # %% [markdown]
@@ -341,6 +345,35 @@ texts(["mode", "how it was held", "the answer", "as a Python object"], rows, "He
 # %% [markdown]
 # A grammar guarantees the *shape*. Whether the numbers in it are right is up to the model, and nano, which never learnt JSON, may well put a wrong number into the right place. Bound lengths and ranges in the schema, so that an answer always comes to an end.
 #
+# ## What errors look like
+#
+# When a request fails, `Chat` raises one error with one line: what happened, why, and what to do. It begins with an id, which notebook 7 explains. Each request is sent exactly once: with a large model, repeating one by itself could cost minutes, or let a tool act twice. If part of an answer had arrived, the error keeps it in `partial`.
+
+
+# %%
+def provoke(with_engine, asked, **how):
+    with Chat(with_engine, timeout_s=60) as trial:
+        try:
+            reply = trial.ask(asked, **{"max_tokens": 4, **how, **steadily})
+        except EngineError as error:
+            return str(error), error.partial.reasoning if error.partial else "(nothing)"
+    return f"no error: this engine answered {reply.content or reply.reasoning!r}", "-"
+
+
+nobody = replace(engine, base_url="http://127.0.0.1:1/v1")
+long_thought = {"max_tokens": max_tokens, "deadline_s": 0.05, "mode": "thinking"}
+texts(
+    ["what was done", "the error", "what had arrived"],
+    [
+        ("nobody listens at the address", *provoke(nobody, question)),
+        ("a wrong key", *provoke(replace(engine, api_key="a-wrong-key"), question)),
+        ("a prompt larger than the context", *provoke(engine, "word " * (ctx + 100))),
+        ("a deadline of 0.05 seconds", *provoke(engine, question, **long_thought)),
+    ],
+    "Errors, provoked",
+)
+
+# %% [markdown]
 # ## Stop the engine
 #
 # A server that the notebook started also ends with the notebook. Stopping it here frees the memory at once.
@@ -366,12 +399,11 @@ else:
 #   -p ctx 32768 -p max_tokens 8192 -p steady false
 # ```
 #
-# Or on an engine that runs somewhere else (the key stays in the environment; only the variable's name is a parameter):
+# Or on an engine that runs somewhere else: a llama-server, vLLM, or Moonshot's API (the key stays in the environment; `engine_key_env` names another variable):
 #
 # ```sh
-# export MY_KEY=...
-# kimi-nb run notebooks/04_inference.ipynb \
-#   -p engine_url http://127.0.0.1:8080/v1 -p engine_key_env MY_KEY -p steady false -p max_tokens 8192
+# export ENGINE_API_KEY=...
+# kimi-nb run notebooks/04_inference.ipynb -p engine_url http://127.0.0.1:8080/v1 -p steady false -p max_tokens 8192
 # ```
 #
 # One question from a terminal; `--model` takes a GGUF file, and `--base-url` an engine that runs:

@@ -34,13 +34,16 @@
 #
 # ## Parameters
 #
-# With a `model_file` of your own, set `n_cpu_moe` as well if the model does not fit into GPU memory: it keeps the experts of that many layers in RAM.
+# With a `model_file` of your own, set `n_cpu_moe` as well if the model does not fit into GPU memory: it keeps the experts of that many layers in RAM. With an `engine_url`, the part that talks with the openai package talks to that engine instead: a llama-server, vLLM, or Moonshot's API. The server of this notebook is started all the same.
 
 # %% tags=["parameters"]
 model_file: str = ""  # a GGUF file to serve (of several shards, the first); empty: nano
 ctx: int = 2048  # context in tokens of one request: prompt, thinking and answer together
 parallel: int = 2  # slots: how many requests are answered at the same time
 n_cpu_moe: int = 0  # keep the experts of so many layers in RAM; Kimi K2.5 has 61 layers
+engine_url: str = ""  # another engine to talk to, up to and with /v1; empty: our own server
+engine_key_env: str = "ENGINE_API_KEY"  # the variable of the environment that holds its key, if it needs one
+engine_model: str = ""  # the model's name at that engine; empty: the first that it names
 
 # %%
 from kimi_nb.run import params
@@ -50,9 +53,13 @@ params.check(
     ctx=params.between(512, 262144),
     parallel=params.between(2, 16),
     n_cpu_moe=params.between(0, 61),
+    engine_url=params.text(),
+    engine_key_env=params.text(empty=False),
+    engine_model=params.text(),
 )
 
 # %%
+import os
 import subprocess
 import sys
 import time
@@ -63,6 +70,7 @@ import httpx2
 import openai
 import psutil
 
+from kimi_nb.chat.reach import engine_at, read_key
 from kimi_nb.engine import LlamaServer
 from kimi_nb.nano import nano_path
 from kimi_nb.plan import Settings
@@ -166,26 +174,36 @@ for line in server.log_tail(6):
 # Everything that speaks OpenAI's chat format can use this server: give it the base URL, the key, and the model's name. Here is the openai package with nothing of ours around it. One setting is worth knowing: it repeats failed requests on its own, and with a large model a repeated answer costs minutes, so we turn that off.
 
 # %%
-client = openai.OpenAI(
-    base_url=server.base_url,
-    api_key=server.api_key,
-    max_retries=0,
-    http_client=openai.DefaultHttpxClient(trust_env=False),
-)
-print("models:", [model.id for model in client.models.list()])
+if engine_url:
+    key = read_key(engine_key_env, None) if engine_key_env in os.environ else ""
+    engine = engine_at(engine_url, key, model=engine_model or None)
+else:
+    engine = server.engine
 
-stream = client.chat.completions.create(
-    model=server.alias,
-    messages=[{"role": "user", "content": "What is llama.cpp?"}],
-    temperature=0,  # for a steady demonstration; Kimi wants 1.0 when thinking and 0.6 in instant mode
-    max_tokens=200,
-    stream=True,
-)
-for chunk in stream:
-    delta = chunk.choices[0].delta if chunk.choices else None
-    print(getattr(delta, "reasoning_content", None) or getattr(delta, "content", None) or "", end="")
-    if delta is not None and chunk.choices[0].finish_reason:
-        print(f"\n(ended: {chunk.choices[0].finish_reason})")
+
+def openai_client(to):
+    # A proxy that may be named in the environment must not see what goes to this machine itself.
+    web = openai.DefaultHttpxClient(trust_env="//127.0.0.1:" not in to.base_url)
+    return openai.OpenAI(base_url=to.base_url, api_key=to.api_key or "none", max_retries=0, http_client=web)
+
+
+# For a steady demonstration; Kimi wants 1.0 when thinking and 0.6 in instant mode, and Moonshot's API no temperature.
+steadily = {} if engine.kind == "moonshot" else {"temperature": 0}
+
+with openai_client(engine) as client:
+    print("models:", [model.id for model in client.models.list()])
+    stream = client.chat.completions.create(
+        model=engine.model,
+        messages=[{"role": "user", "content": "What is llama.cpp?"}],
+        max_tokens=200,
+        stream=True,
+        **steadily,
+    )
+    for chunk in stream:
+        delta = chunk.choices[0].delta if chunk.choices else None
+        print(getattr(delta, "reasoning_content", None) or getattr(delta, "content", None) or "", end="")
+        if delta is not None and chunk.choices[0].finish_reason:
+            print(f"\n(ended: {chunk.choices[0].finish_reason})")
 
 # %% [markdown]
 # The thinking came first and ran straight into the answer, because we printed both. The openai package has no name for the thinking: it is in the extra field `reasoning_content`. `kimi_nb.chat.Chat` of notebook 4 keeps the two apart, and switches the modes.
@@ -221,6 +239,9 @@ console.log((await reply.json()).choices[0].message.content);"""
 
 
 # %%
+client = openai_client(server.engine)
+
+
 def write(tokens):
     """Let the model write so many tokens, and return the seconds it took."""
     start = time.monotonic()
@@ -315,6 +336,7 @@ print("process", pid, "is", "still there" if psutil.pid_exists(pid) else "gone")
 # %%
 other = """
 import sys
+from kimi_nb.chat.reach import engine_at, read_key
 from kimi_nb.engine import LlamaServer
 from kimi_nb.nano import nano_path
 from kimi_nb.plan import Settings

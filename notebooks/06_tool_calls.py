@@ -33,17 +33,18 @@
 # - [Wrong arguments never reach the function](#Wrong-arguments-never-reach-the-function)
 # - [A dangerous tool asks you first](#A-dangerous-tool-asks-you-first)
 # - [When no tool fits](#When-no-tool-fits)
+# - [Tools from an MCP server](#Tools-from-an-MCP-server)
 # - [Stop the engine](#Stop-the-engine)
 # - [Copy-paste recipe](#Copy-paste-recipe)
 #
 # ## Parameters
 #
-# As in notebook 4: with an `engine_url`, the same cells talk to a llama-server, a vLLM, or Moonshot's API that runs already.
+# As in notebook 4: with an `engine_url`, the same cells talk to a llama-server, a vLLM, or Moonshot's API that runs already. If it needs a key, put that into the environment variable `ENGINE_API_KEY`.
 
 # %% tags=["parameters"]
 model_file: str = ""  # a GGUF file to start a server for (of several shards, the first); empty: nano
 engine_url: str = ""  # an engine that already runs, up to and with /v1; empty: start a server here
-engine_key_env: str = ""  # the environment variable that holds that engine's key; empty: it needs none
+engine_key_env: str = "ENGINE_API_KEY"  # the variable of the environment that holds its key, if it needs one
 engine_model: str = ""  # the model's name at that engine; empty: the first that it names
 ctx: int = 8192  # context in tokens: declarations, results and all replies together
 mode: str = "thinking"  # thinking, or instant
@@ -57,7 +58,7 @@ from kimi_nb.run import params
 params.check(
     model_file=params.existing_file(empty=True),
     engine_url=params.text(),
-    engine_key_env=params.text(),
+    engine_key_env=params.text(empty=False),
     engine_model=params.text(),
     ctx=params.between(2048, 262144),
     mode=params.one_of("thinking", "instant"),
@@ -68,6 +69,8 @@ params.check(
 
 # %%
 import json
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -75,7 +78,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 import kimi_nb
-from kimi_nb.chat import Chat, Limits, assistant_message, tool, tool_loop
+from kimi_nb.chat import Chat, Limits, McpServer, assistant_message, tool, tool_loop
 from kimi_nb.chat.functions import ArgumentsError
 from kimi_nb.chat.reach import engine_at, read_key
 from kimi_nb.chat.sample_tools import calculator, code_search, file_reader
@@ -94,7 +97,7 @@ from kimi_nb.tables import texts
 # %%
 server = None
 if engine_url:
-    key = read_key(engine_key_env or None, None)
+    key = read_key(engine_key_env, None) if engine_key_env in os.environ else ""
     engine = engine_at(engine_url, key, model=engine_model or None)
 else:
     server = LlamaServer(
@@ -105,7 +108,8 @@ else:
     engine = server.engine
 
 chat = Chat(engine)
-steadily = {"temperature": 0.0} if steady else {}  # Moonshot's API refuses a temperature: set steady to False
+# Moonshot's API refuses any temperature but its own.
+steadily = {"temperature": 0.0} if steady and engine.kind != "moonshot" else {}
 options = {"mode": mode, **steadily}
 limits = Limits(max_steps=6, max_tokens=max_tokens)
 print(chat)
@@ -434,6 +438,44 @@ for question in ("Please email Anna about holidays.", "Who are you?"):
     print(f"{question}\n  calls: {[call.id for call in run.calls]}\n  answer: {run.answer}\n")
 
 # %% [markdown]
+# ## Tools from an MCP server
+#
+# Many programs offer their tools over MCP, the Model Context Protocol: editors, databases, trackers. A server is a program that speaks on its standard input and output, or an address. `McpServer` takes either, and its tools go into the same loop, under the same rules.
+#
+# Here is a whole server, in a few lines with the mcp package:
+
+# %%
+SERVER = """
+from typing import Annotated
+from mcp.server import MCPServer
+from pydantic import Field
+
+server = MCPServer("weather")
+
+@server.tool()
+def get_weather(city: Annotated[str, Field(description="name of the city")]) -> dict[str, int | str]:
+    "Get the weather of a city."
+    return {"temp_c": 31, "sky": "sun"}
+
+@server.tool()
+def forget_everything() -> str:
+    "Delete all measurements."
+    return "done"
+
+server.run()
+"""
+
+with McpServer([sys.executable, "-c", SERVER], trusted=["get_weather"], timeout_s=60) as station:
+    for each in station.tools:
+        print(f"{each.name}: {each.description} ({'asks first' if each.dangerous else 'trusted'})")
+    wanted = [each for each in station.tools if each.name == "get_weather"]
+    run = tool_loop(chat, "What is the weather in Rome?", wanted, limits=limits, **options)
+print(run)
+print("\nanswer:", run.answer)
+
+# %% [markdown]
+# The server was started for this cell and ended with it; had the notebook been killed, it would have ended too. It sees `PATH` and what you pass in `env`, nothing else of your environment. What it declares is checked before the model sees it (`station.refused` names what was left out), what it returns is cut like any tool's output, and a tool runs without a person's approval only if you name it in `trusted`: a stranger's word that it is harmless does not count.
+#
 # ## Stop the engine
 
 # %%
@@ -473,6 +515,16 @@ else:
 #     )
 # print(run)
 # print(run.answer)
+# ```
+#
+# With the tools of an MCP server beside your own, here one at an address:
+#
+# ```python
+# from kimi_nb.chat import McpServer
+#
+# headers = {"Authorization": f"Bearer {os.environ['TRACKER_TOKEN']}"}
+# with McpServer("http://127.0.0.1:8000/mcp", headers=headers, trusted=["search_issues"]) as tracker:
+#     run = tool_loop(chat, "Which issues are about memory?", [calculator, *tracker.tools], approve=approve)
 # ```
 #
 # What the engine must be told for tool calls:

@@ -60,6 +60,23 @@ def _halves(text: str) -> list[str]:
     return [part for part in (text[:middle], text[middle:]) if part] or [""]
 
 
+def _whole(act: Act) -> dict:
+    """The answer to a request that does not stream; without tool calls."""
+    deltas = [delta for _, delta in act.pieces if isinstance(delta, dict)]
+    message = {"role": "assistant"}
+    for name in ("content", "reasoning_content"):
+        message[name] = "".join(delta.get(name) or "" for delta in deltas) or None
+    choice = {"index": 0, "message": message, "finish_reason": act.finish}
+    return {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "kimi-k2.5",
+        "choices": [choice],
+        "usage": act.usage,
+    }
+
+
 class ScriptedEngine:
     """Serve ``script``: a list of :class:`Act`, or a function ``(body, number) -> Act``."""
 
@@ -68,6 +85,7 @@ class ScriptedEngine:
         self.api_key = api_key
         self.kind = kind
         self.requests: list[dict] = []
+        self.refusals: list[tuple] = []
         self.sent_at: list[float] = []
         self.clients_gone = 0
         self.stopping = threading.Event()
@@ -130,7 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.engine.clients_gone += 1
 
     def do_GET(self):
-        self._json(200, {"object": "list", "data": [{"id": "kimi-k2.5", "object": "model"}]})
+        owner = {"llama-server": "llamacpp"}.get(self.engine.kind, self.engine.kind)
+        model = {"id": "kimi-k2.5", "object": "model", "created": 1, "owned_by": owner}
+        self._json(200, {"object": "list", "data": [model]})
 
     def do_POST(self):
         length = int(self.headers.get("Content-Length") or 0)
@@ -164,11 +184,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(act.status, act.body.encode(), "text/html")
         elif act.status != 200 or act.body is not None:
             self._json(act.status, act.body or {})
-        else:
+        elif body.get("stream"):
             self._stream(act, body)
+        else:
+            self._json(200, _whole(act))
 
     def _stream(self, act: Act, body: dict) -> None:
-        assert body.get("stream"), "the client under test streams always"
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
@@ -214,6 +235,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
     def _json(self, status: int, value: object) -> None:
+        if status != 200:
+            self.engine.refusals.append((status, value))
         self._send(status, json.dumps(value).encode(), "application/json")
 
     def _send(self, status: int, data: bytes, type_: str) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ServerProgram"]
 
 _LONGEST_LINE = 16 * 2**20
-_ENDS_BY_ITSELF_S = 2.0
+_ENDS_BY_ITSELF_S = 1.0
 _LAST_WORDS = 5
 
 
