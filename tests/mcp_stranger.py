@@ -33,6 +33,12 @@ def environment() -> str:
 
 
 @server.tool()
+def weather() -> dict[str, int | str]:
+    """Tell the weather."""
+    return {"temp_c": 31, "sky": "sun"}
+
+
+@server.tool()
 def big() -> str:
     """Say very much."""
     return "y" * 3_000_000

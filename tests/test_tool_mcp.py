@@ -113,6 +113,7 @@ def test_what_a_server_offers_is_declared_as_json_and_typescript(stranger):
         "big",
         "fail",
         "pid",
+        "weather",
     }
     text = encode_tools([each.declaration for each in stranger.tools])
     assert "// Add two numbers.\ntype add = (_: {\n" in text
@@ -152,6 +153,10 @@ def test_a_long_result_is_cut_with_a_marker(stranger):
     run, _ = loop_with(stranger, call("big", {}), say("ok"))
     assert "characters left out" in run.calls[0].output
     assert len(run.calls[0].output) < 17_000
+
+
+def test_a_result_that_is_data_is_told_in_few_words(stranger):
+    assert named(stranger)["weather"]() == '{"temp_c":31,"sky":"sun"}'
 
 
 def test_it_sees_the_environment_it_is_given_and_no_other(stranger, monkeypatch):

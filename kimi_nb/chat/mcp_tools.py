@@ -288,9 +288,18 @@ def _text(result: Any) -> str:
         elif block.type != "text":
             about = getattr(block, "mime_type", None) or getattr(block, "uri", None) or ""
             parts.append(f"[{block.type} {about} left out]".replace("  ", " "))
-    if not parts and result.structured_content is not None:
-        parts.append(json.dumps(result.structured_content, ensure_ascii=False, separators=(",", ":")))
-    return cut_short(whole_text("\n".join(parts)), _MOST_RESULT)[0]
+    text = "\n".join(parts)
+    if result.structured_content is not None and (not parts or _holds(text, result.structured_content)):
+        # Servers indent it; a model pays for each space, and Kimi knows JSON without.
+        text = json.dumps(result.structured_content, ensure_ascii=False, separators=(",", ":"))
+    return cut_short(whole_text(text), _MOST_RESULT)[0]
+
+
+def _holds(text: str, value: Any) -> bool:
+    try:
+        return bool(json.loads(text) == value)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _no_server(what: str, why: str) -> UsageError:
