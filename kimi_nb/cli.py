@@ -62,7 +62,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="kimi-nb",
         description="From 'can my machine run Kimi K2.5?' to a served model with tool calls.",
-        epilog="Exit codes: 0 done, 1 the answer is no or something failed, 2 wrong use.",
+        epilog="Exit codes: 0 done, 1 the answer is no or something failed, 2 wrong use, 130 after Ctrl-C.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"kimi-nb {__version__}")
@@ -86,10 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     fill_closed_streams()
     chosen = next((word for word in words if not word.startswith("-")), None)
     try:
-        args = _parser(chosen).parse_args(words)
-    except UsageError as error:
-        sys.exit(_tell(error, as_json=as_json))
-    try:
+        try:
+            args = _parser(chosen).parse_args(words)
+        except UsageError as error:
+            sys.exit(_tell(error, as_json=as_json))
         code = _load(args.verb).main(args)
         sys.stdout.flush()  # what cannot be written shows here, and not when Python ends
     except KimiNbError as error:

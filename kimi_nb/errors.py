@@ -18,10 +18,8 @@ Each id is explained further in ``kimi_nb/troubles/*.toml``; notebook ``07_troub
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
 __all__ = [
     "BuildError",
@@ -129,6 +127,10 @@ class Trouble:
 @cache
 def troubles() -> dict[str, Trouble]:
     """Read every known trouble, by id, in the order of the ids."""
+    # Imported here, since every command imports this module, and few read the troubles.
+    import tomllib
+    from importlib.resources import files
+
     found: dict[str, Trouble] = {}
     for source in sorted(files("kimi_nb").joinpath("troubles").iterdir(), key=lambda path: path.name):
         if not source.name.endswith(".toml"):

@@ -100,6 +100,18 @@ def test_a_trouble_that_no_error_of_ours_foresees_names_the_file_and_is_one_line
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("moment", ["configure", "main"])
+def test_ctrl_c_is_one_line_at_any_moment_also_while_a_verb_is_loaded(moment, monkeypatch, capsys):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"kimi_nb.commands.models.{moment}", interrupt)
+    assert main(["models", "--json"]) == 130
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("kimi-nb: interrupted")
+
+
 def test_a_device_or_a_pipe_is_never_replaced_by_a_file_of_ours(tmp_path, capsys):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -30,6 +30,17 @@ HEAVY = {
     "pynvml",
 }
 ID = re.compile(r"KNB\d{3}")
+#: Data flows from left to right, so a package imports what stands in its own place or left of it.
+LAYERS = [
+    {"model", "machine"},
+    {"plan"},
+    {"engine"},
+    {"nano", "rehearse", "chat"},
+    {"run", "doctor", "recipe"},
+    {"panel"},
+    {"commands"},
+]
+PLACE = {package: place for place, packages in enumerate(LAYERS) for package in packages}
 
 
 @pytest.mark.parametrize("part", [*PARTS, "kimi_nb.cli"])
@@ -37,6 +48,38 @@ def test_importing_loads_nothing_heavy(part):
     code = f"import sys, {part}; print(*sorted({HEAVY!r} & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == ""
+
+
+def imports_of(path):
+    """Yield what a module imports when it runs, inside functions too, and not for its types alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    checks = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+    ]
+    for_types = {id(inner) for check in checks for inner in ast.walk(check)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in for_types:
+            yield node.module or "", {name.name for name in node.names}
+
+
+def test_data_flows_one_way():
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} <= set(PLACE), (
+        "give it a place in LAYERS"
+    )
+    back = []
+    for path in SOURCES:
+        own = PLACE.get(path.relative_to(PACKAGE).parts[0], len(LAYERS))
+        for module, names in imports_of(path):
+            words = module.split(".")
+            shipped = words[-1] == "nano" and names <= {
+                "nano_path",
+                "nano_facts",
+            }  # data that anyone may open
+            if words[0] == "kimi_nb" and PLACE.get(words[1] if words[1:] else "", 0) > own and not shipped:
+                back.append(f"{path.relative_to(PACKAGE)} imports {module}")
+    assert back == []
 
 
 @pytest.mark.parametrize("part", PARTS)
