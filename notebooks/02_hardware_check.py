@@ -219,22 +219,32 @@ prefill_figure(there.plan, shown[0].model, there_machine) if shown else None
 #
 # The speeds above are bands, and wide ones: at 1 or 2 bits a weight a processor is held back by unpacking, and no formula knows by how much. Measuring does. A **rehearsal** runs small slices of the model, with its true width and true types but only a few layers and random weights, on your own machine with llama.cpp's own benchmark, and adds them up. For Kimi that takes about a minute and no download but the header.
 #
-# Here it measures nano, in a few seconds, on the machine that runs this notebook. nano is so small that other programs on the machine disturb it easily; a longer `rehearsal_s` gives a narrower band.
+# Here it measures nano, in a few seconds, on the machine that runs this notebook. nano is so small that several processor threads would only wait for each other, so it is measured with one. Other programs that run meanwhile disturb it; a longer `rehearsal_s` gives a narrower band.
 
 # %%
+from dataclasses import replace
+
 from kimi_nb.engine import ensure_build
 from kimi_nb.plan import forecast
 from kimi_nb.plan.show import forecasts_table
 from kimi_nb.rehearse import rehearse
 
 this_machine = probe()
-nano_plan = make_plan(candidates("nano"), this_machine, ctx_size=4096).plan
-speeds = {"guessed from the number of cores": nano_plan.forecast}
+one_core = replace(this_machine, cpu=replace(this_machine.cpu, allowed_physical=1))
+nano_plan = make_plan(candidates("nano"), one_core, ctx_size=4096).plan
+speeds = {"guessed, for one core": nano_plan.forecast}
+limits = ["nothing was measured"]
 if rehearsal_s:
-    profile = rehearse(nano, this_machine, budget_s=rehearsal_s, build=ensure_build())
-    measured = forecast(nano, nano_plan.settings, this_machine, profile)
-    speeds["measured in a rehearsal"] = measured
+    profile = rehearse(nano, one_core, budget_s=rehearsal_s, build=ensure_build())
+    speeds["measured in a rehearsal"] = forecast(nano, nano_plan.settings, one_core, profile)
+    limits = profile.limits
 forecasts_table(speeds)
+
+# %% [markdown]
+# A rehearsal also says what it could not show:
+
+# %%
+print("\n".join(f"- {limit}" for limit in limits))
 
 # %% [markdown]
 # ## Try another machine
