@@ -70,6 +70,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--source", type=Path, metavar="DIR", help="a folder with llama.cpp's source")
     parser.add_argument("--cuda-arch", metavar="N", help="as for kimi-nb build")
     parser.add_argument("--stages", default=",".join(names), help=f"(default: {','.join(names)})")
+    parser.add_argument("--total", type=float, default=1e9, metavar="S", help="seconds for everything")
     parser.add_argument("--limit", type=float, default=900.0, metavar="S", help="seconds for each stage")
     parser.add_argument(
         "--build-limit", type=float, default=1800.0, metavar="S", help="seconds for the build"
@@ -87,6 +88,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _prove(args: argparse.Namespace) -> int:
+    end = time.monotonic() + args.total
+    args.build_limit = min(args.build_limit, args.total)
     build = _built(args)
     machine = probe()
     if args.backend == "cpu":
@@ -101,7 +104,7 @@ def _prove(args: argparse.Namespace) -> int:
     complete = True
     for stage in STAGES:
         if stage.name in chosen:
-            complete &= run_stage(stage, proof, ledger, args.limit)
+            complete &= run_stage(stage, proof, ledger, min(args.limit, end - time.monotonic()))
             met = write_report(proof, ledger, STAGES)
     shutil.rmtree(run_folder(proof), ignore_errors=True)
     print(f"the table: {ledger.folder / 'proof.md'}")

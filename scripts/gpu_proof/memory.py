@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,10 +190,11 @@ def _full_size_models(proof: Proof) -> Iterator[tuple[str, Any]]:
     folder.mkdir(exist_ok=True)
     for name, shape in ORACLE_MODELS.items():
         yield name, read_header(shape.write(folder / f"{name}.gguf"), allow_header_only=True)
-    try:
-        from bench_header import vocabulary, write_repository
-    except ImportError:
-        return  # without gguf and numpy only the files in one piece
+    if find_spec("gguf") is None:
+        print("  without the package gguf there is no model in shards", flush=True)
+        return
+    from bench_header import vocabulary, write_repository
+
     shards = folder / "shards"
     if not shards.exists():
         partial = folder / "partial"
