@@ -23,6 +23,7 @@ _CACHES = 4
 _UNKNOWN_CACHE_MIB = 64
 _MEMORY_SHARE = 0.4
 _DISK_SHARE = 0.8
+_IN_MEMORY = 0.9
 _MOE_LAYERS = 3
 _DENSE_LAYERS = 3
 _SMALL_VOCAB, _LARGE_VOCAB = 1 / 16, 2 / 5
@@ -132,10 +133,12 @@ def stages(model: Model, machine: Machine, slices: Slices) -> list[Stage]:
     """Return what is measured, the most telling first."""
     cores = machine.cpu.usable_cores
     counts = (cores,) if cores == 1 else (cores, max(cores // 2, 1))
-    common: dict[str, object] = {"load_mode": "none"} if slices.holes else {}
+    gpu = bool(machine.usable_gpus)
+    in_memory = model.data_bytes / _MIB < machine.gpu_mib + _IN_MEMORY * machine.memory.available_mib
+    # A GPU fetches weights faster from memory of our own than from a mapped file, if they fit there.
+    common: dict[str, object] = {"load_mode": "none"} if slices.holes or (gpu and in_memory) else {}
     if model.data_bytes / _MIB > machine.memory.total_mib:
         common["repack"] = False  # a copy of all weights finds no room, so the whole will run without
-    gpu = bool(machine.usable_gpus)
     ways = _ways(common, gpu=gpu)
     found: list[Stage] = []
     for about, settings in ways:

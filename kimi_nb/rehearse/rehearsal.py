@@ -218,6 +218,8 @@ def _limits(facts: ProfileModel, slices: Slices, run: _Run, planned: int, busy: 
             f"Slices had {slices.moe.n_expert} of {facts.n_expert} experts in a layer; prompts were shorter "
             "by the same factor, so that an expert had as many tokens as in the model."
         )
+    if any(m.settings.get("load_mode") == "none" for m in run.measured):
+        said.append("Weights in main memory were loaded with --load-mode none; mapped files may be slower.")
     if slices.holes:
         said.append("For want of disk the experts were zeros; prefill may be off by 20 %.")
     done = len({(m.n_dense, m.n_moe, m.n_vocab, str(m.settings), m.depth) for m in run.measured})
