@@ -127,7 +127,7 @@ def main() -> None:
             full = replace(
                 ORACLE_MODELS[args.types], n_expert=args.experts, n_layer=args.layers + 1, n_vocab=32768
             )
-            model = full.read(folder / "header.gguf")
+            model = full.read(Path(scripts) / "header.gguf")
             path = folder / "model.gguf"
         if args.profile and args.profile.exists():
             profile = load_profile(args.profile)
