@@ -10,21 +10,25 @@ __all__ = ["Others"]
 
 
 class Others:
-    """The share of all processors that neither this process nor its children used since this was made."""
+    """What other programs than this process and its children have used since this was made."""
 
     def __init__(self) -> None:
         self._cores = os.cpu_count() or 1
         self._start = time.monotonic()
         self._busy, self._own = _busy_s(), _own_s()
 
-    def share(self) -> float:
-        """Return the share from 0 to 1; 0 where the system does not tell.
+    def processors(self) -> float:
+        """Return how many processors others used, on average; 0 where the system does not tell.
 
         Children count as our own once they have ended and were waited for.
         """
-        passed = (time.monotonic() - self._start) * self._cores
+        passed = time.monotonic() - self._start
         others = (_busy_s() - self._busy) - (_own_s() - self._own)
-        return min(max(others / passed, 0.0), 1.0) if passed > 0 else 0.0
+        return min(max(others / passed, 0.0), float(self._cores)) if passed > 0 else 0.0
+
+    def share(self) -> float:
+        """Return the same as a share of all processors, from 0 to 1."""
+        return self.processors() / self._cores
 
 
 def _busy_s() -> float:

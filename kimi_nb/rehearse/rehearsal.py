@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from statistics import median
 from typing import TYPE_CHECKING
 
 from kimi_nb.errors import RehearsalError, UsageError
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from kimi_nb.machine import Machine
     from kimi_nb.model import Model
     from kimi_nb.plan.profile import ProfileModel
+    from kimi_nb.rehearse.bench import BenchRow
     from kimi_nb.rehearse.program import Slices, Stage
     from kimi_nb.rehearse.slices import Slice
 
@@ -40,6 +43,8 @@ __all__ = ["rehearse"]
 _LEAST_BUDGET_S = 5.0
 _PATIENCE = 2.0
 _BUSY = 0.1
+_SPREAD = 0.3
+_TRIES = 2
 
 
 @dataclass
@@ -54,8 +59,14 @@ class _Run:
     budget_s: float
     progress: Progress
     cancelled: Callable[[], bool] | None
-    measured: list[Measurement] = field(default_factory=list)
+    results: dict[Stage, list[Measurement]] = field(default_factory=dict)
+    disturbed: dict[Stage, int] = field(default_factory=dict)
     written: dict[Slice, Path] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> list[Measurement]:
+        """All that was measured."""
+        return [measured for rows in self.results.values() for measured in rows]
 
     def fraction(self) -> float:
         """Return how much of the time has passed."""
@@ -96,26 +107,50 @@ class _Run:
             return
         path = self.path(stage.part)
         self.progress(stage.about, self.fraction())
+        others = Others()
         rows = run_bench(
             self.build, path, stage.settings, stage.tests, deadline=deadline, cancelled=self.cancelled
         )
         with closing(rows):  # ends llama-bench at once, whatever happens here
-            for row in rows:
-                self.measured.append(
-                    Measurement(
-                        n_dense=stage.part.n_dense,
-                        n_moe=stage.part.n_moe,
-                        n_expert=stage.part.n_expert,
-                        n_vocab=stage.part.n_vocab,
-                        moe_bytes=moe_bytes(self.model, stage.part),
-                        settings={**stage.settings.to_dict(), "threads": row.threads},
-                        prompt_tokens=row.prompt_tokens,
-                        written_tokens=row.written_tokens,
-                        depth=row.depth,
-                        samples_ms=row.samples_ms,
-                    )
-                )
+            found = [self._measurement(stage, row) for row in rows]
+        self._keep(stage, found, others.processors())
         self.stop_if_cancelled()
+
+    def _measurement(self, stage: Stage, row: BenchRow) -> Measurement:
+        return Measurement(
+            n_dense=stage.part.n_dense,
+            n_moe=stage.part.n_moe,
+            n_expert=stage.part.n_expert,
+            n_vocab=stage.part.n_vocab,
+            moe_bytes=moe_bytes(self.model, stage.part),
+            settings={**stage.settings.to_dict(), "threads": row.threads},
+            prompt_tokens=row.prompt_tokens,
+            written_tokens=row.written_tokens,
+            depth=row.depth,
+            samples_ms=row.samples_ms,
+        )
+
+    def _keep(self, stage: Stage, found: list[Measurement], others: float) -> None:
+        """Keep what was measured, or what was before if that was faster: other programs only slow down."""
+        before = self.results.get(stage, [])
+        if len(found) < len(before) or (before and _total_ms(found) >= _total_ms(before)):
+            found = before
+        if found:
+            self.results[stage] = found
+        threads = stage.tests.threads[0]
+        left = max((os.cpu_count() or 1) - threads, 0)
+        spread = max((max(m.samples_ms) / min(m.samples_ms) - 1 for m in found), default=0.0)
+        if found and (others > left + _BUSY * threads or spread > _SPREAD):
+            self.disturbed[stage] = self.disturbed.get(stage, 0) + 1
+        else:
+            self.disturbed.pop(stage, None)
+
+    def again(self) -> None:
+        """Measure once more where other programs disturbed, as long as there is time."""
+        for _ in range(_TRIES):
+            for stage in [stage for stage, times in self.disturbed.items() if times <= _TRIES]:
+                if self.fraction() < 1.0:
+                    self.do(stage)
 
 
 def rehearse(
@@ -161,7 +196,7 @@ def rehearse(
         )
     facts = profile_model(model)
     build = build or _build()
-    start, others = time.monotonic(), Others()
+    start = time.monotonic()
     with private_folder("slice") as folder:
         free_mib = shutil.disk_usage(folder).free / 2**20
         slices = choose_slices(model, machine, disk_mib=free_mib, max_mib=max_slice_mib)
@@ -171,6 +206,7 @@ def rehearse(
         planned = stages(model, machine, slices)
         for stage in planned:
             run.do(stage)
+        run.again()
         disk = disk_read_mib_s(folder, size_mib=min(256, int(free_mib / 4)))
     if not any(measured.n_moe and measured.written_tokens for measured in run.measured):
         raise UsageError(
@@ -189,7 +225,7 @@ def rehearse(
         costs=fit_costs(run.measured, facts),
         measurements=tuple(run.measured),
         disk_read_mib_s=disk,
-        limits=_limits(facts, slices, run, len(planned), others.share()),
+        limits=_limits(facts, slices, run, len(planned)),
     )
 
 
@@ -206,7 +242,11 @@ def _build() -> Build:
     )
 
 
-def _limits(facts: ProfileModel, slices: Slices, run: _Run, planned: int, busy: float) -> tuple[str, ...]:
+def _total_ms(measured: list[Measurement]) -> float:
+    return sum(median(one.samples_ms) for one in measured)
+
+
+def _limits(facts: ProfileModel, slices: Slices, run: _Run, planned: int) -> tuple[str, ...]:
     """Return what the measurement cannot show."""
     said = [
         "Reading weights again from disk, where they exceed main memory, was not part of it: see the disk's.",
@@ -222,13 +262,13 @@ def _limits(facts: ProfileModel, slices: Slices, run: _Run, planned: int, busy: 
         said.append("Weights in main memory were loaded with --load-mode none; mapped files may be slower.")
     if slices.holes:
         said.append("For want of disk the experts were zeros; prefill may be off by 20 %.")
-    done = len({(m.n_dense, m.n_moe, m.n_vocab, str(m.settings), m.depth) for m in run.measured})
-    if run.fraction() >= 1.0 and done < planned:
+    if len(run.results) < planned:
         said.append(
             "The time was over before all was measured: what is missing is worked out, within wide bounds."
         )
-    if busy > _BUSY:
+    if run.disturbed:
         said.append(
-            f"Other programs used {100 * busy:.0f} % of the processors meanwhile: the figures are too low."
+            f"Other programs disturbed {len(run.disturbed)} of {len(run.results)} measurements: what is true "
+            "may be faster. Close them and rehearse again."
         )
     return tuple(said)
