@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,15 @@ from kimi_nb.cli import main
 from kimi_nb.engine import Build
 from kimi_nb.errors import KimiNbError, RehearsalError, UsageError, troubles
 from kimi_nb.machine import load_profile, probe, profiles
-from kimi_nb.model import read_header
+from kimi_nb.model import read_header, read_remote_header
 from kimi_nb.nano import make_nano
 from kimi_nb.plan import Settings
 from kimi_nb.rehearse import verify as module
 from kimi_nb.rehearse.private_folder import rehearse_home
 from kimi_nb.rehearse.verify import LLAMA_CPP_KNOWS, Compared, verify
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import bench_header
 
 CPU = next(machine for machine in map(load_profile, profiles()) if not machine.gpus)
 
@@ -61,6 +65,22 @@ def test_a_model_in_shards(build, tmp_path):
     found = verify(model, Settings(ctx_size=4096), CPU, build)
     assert found.agrees
     assert found.host.llama_cpp[0] == model.data_bytes >> 20
+
+
+@pytest.mark.engine
+def test_a_repository_that_is_not_here(build, tmp_path, monkeypatch):
+    """From headers read over HTTP to llama.cpp's own figures, for 240 GB of which 7 MB were fetched."""
+    shards = bench_header.write_repository(tmp_path, bench_header.vocabulary(None))
+    with bench_header.HollowHub() as hub:
+        hub.publish_hollow("local/Kimi-GGUF", shards)
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        model = read_remote_header("local/Kimi-GGUF", "UD-TQ1_0", use_cache=False)
+    for path in shards:
+        path.unlink()
+    found = verify(model, Settings(ctx_size=32768, cpu_moe=True), CPU, build)
+    assert found.agrees
+    assert found.host.difference == (0, 0, 0)
+    assert model.file_bytes / 1e9 == pytest.approx(240, rel=0.01)
 
 
 @pytest.mark.engine

@@ -106,7 +106,10 @@ def _prove(args: argparse.Namespace) -> int:
         if stage.name in chosen:
             complete &= run_stage(stage, proof, ledger, min(args.limit, end - time.monotonic()))
             met = write_report(proof, ledger, STAGES)
-    shutil.rmtree(run_folder(proof), ignore_errors=True)
+    if complete:
+        shutil.rmtree(run_folder(proof), ignore_errors=True)
+    else:
+        print(f"what the next call runs again stays in {run_folder(proof)}")
     print(f"the table: {ledger.folder / 'proof.md'}")
     return 0 if complete and met else 1
 
