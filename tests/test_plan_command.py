@@ -162,3 +162,17 @@ def test_the_real_server_takes_a_plan_s_settings(build):
     plan = make_plan(Candidate(candidates("nano")[0].model, on_disk=True), probe(), ctx_size=2048).plan
     with LlamaServer(plan.model.file, settings=plan.settings.replace(threads=1, threads_batch=1)) as server:
         assert server.state == "ready"
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", ["rtx3090x2-256gb", "h100-80gb", "h200x8"])
+def test_the_real_server_knows_every_argument_of_a_gpu_s_plan(build, tmp_path, name):
+    """The arguments of plans for GPUs, given to a server without any: it knows them all, and serves nano."""
+    from kimi_nb.engine import LlamaServer
+
+    model = ORACLE_MODELS["TQ1"].read(tmp_path / "kimi.gguf")
+    plan = make_plan(model, load_profile(name), ctx_size=4096, parallel=2).plan
+    # What names GPUs must go, and what is too large for a test.
+    settings = plan.settings.replace(device=None, tensor_split=None, threads=1, threads_batch=1, cache_ram=0)
+    with LlamaServer(nano_path(), settings=settings) as server:
+        assert server.state == "ready"

@@ -238,7 +238,16 @@ def test_nothing_fits_two_ways_is_told_with_machines(kimi):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"ctx_size": 0}, {"ctx_size": 10**9}, {"parallel": 0}, {"parallel": 999}, {"objective": "best"}]
+    "wrong",
+    [
+        {"ctx_size": 0},
+        {"ctx_size": 10**9},
+        {"parallel": 0},
+        {"parallel": 999},
+        {"objective": "best"},
+        {"limits": Limits(gpu_keep_free_mib=-1)},
+        {"limits": Limits(host_keep_free_mib=float("nan"))},
+    ],
 )
 def test_wrong_calls_are_told(kimi, wrong):
     with pytest.raises(UsageError) as error:
@@ -289,3 +298,18 @@ def test_threads_are_those_that_measured_best(tmp_path):
     profile = replace(profile, costs=profile.costs + best)
     plan = make_plan(model, h200(), ctx_size=4096, profile=profile).plan
     assert plan.settings.threads == 8
+
+
+def test_margins_are_kept_as_asked(kimi):
+    here = load_profile("h100-80gb")
+    usual, wide = (
+        make_plan(kimi["TQ1"], here, ctx_size=16384, limits=limits).plan
+        for limits in (Limits(), Limits(gpu_keep_free_mib=20_000, host_keep_free_mib=50_000))
+    )
+    assert wide.settings.n_cpu_moe > usual.settings.n_cpu_moe
+    for plan in (usual, wide):
+        (gpu_here,) = plan.memory.gpus
+        assert gpu_here.free_mib - gpu_here.needed_mib >= plan.limits.gpu_keep_free_mib
+        host = plan.memory.host
+        assert host.available_mib - host.needed_mib >= plan.limits.host_keep_free_mib
+    assert any("19.5 GiB of each GPU" in text for text in wide.reasons)

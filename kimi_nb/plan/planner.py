@@ -29,6 +29,7 @@ OBJECTIVES: tuple[Objective, ...] = ("decode", "prefill", "context", "quality")
 _USUAL_CONTEXT = 32768
 _LADDER = (16384, 8192, 4096)
 _CONTEXT_STEP = 1024
+_MOST_MIB = 1 << 40
 _REFINED = 2
 
 
@@ -100,8 +101,9 @@ def make_plan(  # noqa: PLR0913 - every argument but the first two has a default
         ModelFileError: KNB371, none of the models is covered.
     """
     listed = _candidates(models)
-    _check(listed, objective, ctx_size, parallel)
-    planning = Planning(machine, objective, ctx_size, limits or Limits(), profile, parallel)
+    limits = limits or Limits()
+    _check(listed, objective, ctx_size, parallel, limits)
+    planning = Planning(machine, objective, ctx_size, limits, profile, parallel)
     return planning.result(listed, others, exact)
 
 
@@ -110,7 +112,9 @@ def _candidates(models: Model | Candidate | Sequence[Model | Candidate]) -> list
     return [Candidate(one, on_disk=True) if isinstance(one, Model) else one for one in listed]
 
 
-def _check(candidates: list[Candidate], objective: str, ctx_size: int | None, parallel: int) -> None:
+def _check(
+    candidates: list[Candidate], objective: str, ctx_size: int | None, parallel: int, limits: Limits
+) -> None:
     most = max((candidate.model.context_length for candidate in candidates), default=0)
     if not candidates:
         what, why = "there is no model to plan for", "the list of models is empty"
@@ -121,6 +125,8 @@ def _check(candidates: list[Candidate], objective: str, ctx_size: int | None, pa
         why = f"the model was trained for 1 to {most:,}"
     elif not 1 <= parallel <= 256:  # noqa: PLR2004 - llama.cpp's own limit
         what, why = f"{parallel} slots cannot be planned", "llama-server takes 1 to 256"
+    elif not all(0 <= mib < _MOST_MIB for mib in vars(limits).values()):
+        what, why = "a margin cannot be kept", "each is a number of MiB that is not negative"
     else:
         return
     raise UsageError("KNB378", what, why=why, fix="Correct the call.")

@@ -50,6 +50,7 @@ def reasons(choice: Choice, planning: Planning, candidates: Sequence[Candidate])
         " on the same cores do not help."
     )
     found.append(_bound(choice.option.forecast))
+    found.append(_margins(choice, planning.limits))
     found.append(
         "--fit off: every setting is given, because llama.cpp's own fitting cuts the context to 4,096 tokens"
         " first and does not look at main memory."
@@ -148,6 +149,17 @@ def _quant(choice: Choice, planning: Planning, candidates: Sequence[Candidate]) 
         "quality": "the largest that runs from memory, so the one that loses least",
     }[planning.objective]
     return f"{label} ({size}): of {len(candidates)} quants {why}."
+
+
+def _margins(choice: Choice, limits: Limits) -> str:
+    ram = f"{gib(limits.host_keep_free_mib)} of main memory"
+    if not choice.option.report.gpus:
+        return f"{ram} stay free, as a margin."
+    cuda = gib(limits.cuda_context_mib)
+    return (
+        f"{gib(limits.gpu_keep_free_mib)} of each GPU (beside {cuda} for CUDA itself) and {ram} stay free, as a"
+        " margin."
+    )
 
 
 def _bound(forecast: Forecast) -> str:
