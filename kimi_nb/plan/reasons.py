@@ -156,10 +156,8 @@ def _margins(choice: Choice, limits: Limits) -> str:
     if not choice.option.report.gpus:
         return f"{ram} stay free, as a margin."
     cuda = gib(limits.cuda_context_mib)
-    return (
-        f"{gib(limits.gpu_keep_free_mib)} of each GPU (beside {cuda} for CUDA itself) and {ram} stay free, as a"
-        " margin."
-    )
+    gpu = f"{gib(limits.gpu_keep_free_mib)} of each GPU (beside {cuda} for CUDA itself)"
+    return f"{gpu} and {ram} stay free, as a margin."
 
 
 def _bound(forecast: Forecast) -> str:
