@@ -25,8 +25,11 @@
 # - [Cut nano into shards](#Cut-nano-into-shards)
 # - [A Hub of our own](#A-Hub-of-our-own)
 # - [One file, with huggingface_hub](#One-file,-with-huggingface_hub)
+# - [Before the first byte](#Before-the-first-byte)
 # - [The whole set, interrupted and continued](#The-whole-set,-interrupted-and-continued)
 # - [A damaged byte, found and mended](#A-damaged-byte,-found-and-mended)
+# - [A folder that another tool filled](#A-folder-that-another-tool-filled)
+# - [What is here](#What-is-here)
 # - [What the header says](#What-the-header-says)
 # - [Clean up](#Clean-up)
 # - [Copy-paste recipe](#Copy-paste-recipe)
@@ -163,15 +166,29 @@ one = hf_hub_download(
 print(f"{shards[0].path}: {Path(one).stat().st_size:,} bytes have come")
 
 # %% [markdown]
+# ## Before the first byte
+#
+# For a set of 240 GB one wants more than a file at a time: a fixed revision, so that all shards are of one version; a check of every byte on its way; and that an interruption costs next to nothing. `kimi-nb download` does that, and the cells from here on call the functions behind it. `plan_download` is what `--dry-run` prints: which files at which commit, whether they fit on the disk, and for a large model whether this machine could run it.
+
+# %%
+from kimi_nb.engine.download import plan_download
+
+models = Path(lesson.name) / "models"
+todo = plan_download(REPO, QUANT, folder=models, endpoint=hub.endpoint)
+print(f"{todo.fetch_bytes / 1e6:.1f} MB to fetch, at commit {todo.manifest.commit[:12]}.")
+print(f"By {todo.transfer}.")
+print(f"{todo.room.free_bytes / 1e9:.0f} GB are free on {todo.room.mount} ({todo.room.filesystem}).")
+for warning in todo.warnings:
+    print(f"note: {warning}")
+
+# %% [markdown]
 # ## The whole set, interrupted and continued
 #
-# For a set of 240 GB one wants more than a file at a time: a fixed revision, so that all shards are of one version; a check of every byte on its way; and that an interruption costs next to nothing. `kimi-nb download` does that, and this is the function behind it. The first attempt is made to fail halfway, as if the network or the power had gone.
+# The first attempt is made to fail halfway, as if the network or the power had gone. The function that is called with the progress raises an error to do so; a panel would draw a bar with it.
 
 # %%
 from kimi_nb.engine.download import Options, download
 from kimi_nb.files import sha256_file
-
-models = Path(lesson.name) / "models"
 
 
 class PowerCutError(Exception):
@@ -240,6 +257,39 @@ mended = verify(model=REPO, quant=QUANT, folder=models, endpoint=hub.endpoint)
 for look in mended.repaired:
     print(f"{look.file.path} was {look.verdict}: {look.why}")
 print(f"Fetched {mended.fetched_bytes / 1e6:.1f} MB to mend it. All files are whole again.")
+
+# %% [markdown]
+# ## A folder that another tool filled
+#
+# The file that `huggingface_hub` fetched above lies in a folder of its own. `verify` takes such a folder as it is, copies nothing, and fetches only what is missing or wrong. The shard that is there is hashed and stays; the others come from the Hub.
+
+# %%
+adopted = verify(
+    Path(lesson.name) / "one-file",
+    model=REPO,
+    quant=QUANT,
+    folder=Path(lesson.name) / "models-of-another",
+    endpoint=hub.endpoint,
+)
+print(f"Fetched {adopted.fetched_bytes / 1e6:.1f} MB of {adopted.manifest.size / 1e6:.1f} MB.")
+print(f"The set lies in {adopted.first_shard.parent.name} beside the file that was there.")
+
+# %% [markdown]
+# ## What is here
+#
+# `kimi-nb models` lists the sets of a models folder. Their state costs a look at each file's size and date, not a reading: what was verified is trusted until it changes, and so a server starts without delay. Removing a set takes its own files and nothing else, and refuses while a program has one of them open.
+
+# %%
+from kimi_nb.engine.download import trust
+from kimi_nb.engine.fetch.shelf import Shelf
+from kimi_nb.engine.fetch.stock import find, plan_removal, stock
+
+shelf = Shelf(models)
+print(trust(result.first_shard))
+for one in stock(shelf):
+    print(f"{one.entry.manifest.name}: {one.state}, {one.here_bytes / 1e6:.1f} MB")
+removal = plan_removal(shelf, find(shelf, f"{REPO}:{QUANT}"))
+print(f"Removing it would delete {len(removal.files)} files and free {removal.freed_bytes / 1e6:.1f} MB.")
 
 # %% [markdown]
 # ## What the header says

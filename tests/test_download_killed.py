@@ -131,6 +131,43 @@ def test_two_processes_on_one_folder_share_the_work(tmp_path):
         assert sum(int(out.split()[1]) for out, _ in said) == total
 
 
+def run_together(hub, repo, folder, *, rounds: int, seed: int) -> dict[str, float]:
+    """Let two processes download into one folder, again and again, killing one of them in every other round."""
+    chance = random.Random(seed)
+    total = sum(path.stat().st_size for path in repo.glob("Q4/*"))
+    kills, again, shared = 0, 0, 0
+    for number in range(rounds):
+        shutil.rmtree(folder, ignore_errors=True)
+        before, doomed = served(hub), number % 2 == 1
+        both = [start_download(hub, folder, extra=", limit_bytes_s=20e6") for _ in range(2)]
+        if doomed:
+            time.sleep(chance.uniform(0.2, 2.5))
+            both[0].kill()
+            kills += 1
+        said = [process.communicate(timeout=120) for process in both]
+        assert [process.returncode for process in both][doomed:] == [0] * (2 - doomed), said
+        same_files(repo, folder / REPO)
+        wait_for(lambda: served(hub) == (time.sleep(0.1) or served(hub)))
+        more = served(hub) - before - total
+        assert 0 <= more <= (5 * WINDOW if doomed else 0), "no byte was fetched twice but what a kill cost"
+        again += more
+        if not doomed:
+            shared += all(int(out.split()[1]) > 0 for out, _ in said)
+    return {
+        "rounds": rounds,
+        "kills": kills,
+        "fetched_again_mib": round(again / MIB, 2),
+        "both_fetched": shared,
+    }
+
+
+@pytest.mark.soak
+def test_two_processes_on_one_folder_for_many_rounds(tmp_path):
+    repo = make_repo(tmp_path / "repos" / REPO, mib=8)
+    with FaultyHub(tmp_path / "repos") as hub:
+        print(run_together(hub, repo, tmp_path / "models", rounds=60, seed=3))
+
+
 def test_two_processes_repair_one_folder(tmp_path):
     repo = make_repo(tmp_path / "repos" / REPO, mib=8)
     with FaultyHub(tmp_path / "repos") as hub:
