@@ -2,7 +2,8 @@
 
     python benchmarks/bench_download.py [--gb 2] [--rounds 3] [--folder DIR] [--link-mbit 2500] [--json]
 
-The Hub runs in a process of its own. The tools take turns, and each number is the median of the rounds. curl
+The Hub runs in a process of its own. The tools take turns, each round in another order, after a first round
+that is not counted (Python writes its bytecode then); each number is the median of the rounds. curl
 and hf check nothing but sizes; ours hashes every byte, and has it on the disk, synced, before it gives a file
 its name, so "safe" also tells the time until that is true for the others (`sync` after they returned).
 ``--link-mbit`` lets the Hub send no faster than a line of that rate would.
@@ -93,6 +94,7 @@ def measure(command: list[str], out: Path, endpoint: str) -> tuple[float, float,
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",
         "HF_TOKEN": "",
     }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     returned = time.perf_counter() - started
@@ -128,9 +130,13 @@ def main() -> int:
             endpoint = server.stdout.readline().strip()
             lines = tools(folder / "out", endpoint, names, args.options)
             runs: dict[str, list[tuple[float, float, float]]] = {tool: [] for tool in lines}
-            for _ in range(args.rounds):
-                for tool, line in lines.items():
-                    runs[tool].append(measure(line, folder / "out", endpoint))
+            order = list(lines)
+            for number in range(args.rounds + 1):
+                for tool in order:
+                    run = measure(lines[tool], folder / "out", endpoint)
+                    if number:
+                        runs[tool].append(run)
+                order = [*order[1:], order[0]]
         finally:
             server.communicate()
     found = {
