@@ -1,8 +1,9 @@
 """Judge nano on held-out conversations, through llama-server and the openai package.
 
-``python benchmarks/judge_nano.py [--samples N] [--model FILE] [--sampled]``. The conversations use phrasings
-and names that training never saw. Each assistant message is asked for with the true conversation before
-it, at temperature 0 or with the sampling that Kimi's makers recommend.
+``python benchmarks/judge_nano.py [--generations N] [--seed N] [--model FILE] [--sampled] [--show N]``. The
+conversations use phrasings and names that training never saw. Each assistant message is asked for with the
+true conversation before it, at temperature 0 or with the sampling that Kimi's makers recommend. After the
+totals comes each kind of conversation by itself.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import time
 from pathlib import Path
 
 from kimi_nb.engine import LlamaServer
-from kimi_nb.nano import nano_path
-from kimi_nb.nano.exam import QUESTIONS, examine
+from kimi_nb.nano import nano_facts, nano_path
+from kimi_nb.nano.exam import QUESTIONS, examine, held_out
+from kimi_nb.nano.world import EDITION
 from kimi_nb.plan import Settings
 
 TARGETS = {
@@ -31,17 +33,20 @@ TARGETS_SAMPLED = {"format kept": 0.995}
 def main() -> int:
     """Print the table; exit 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=600)
-    parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument("--model", type=Path)
+    parser.add_argument("--generations", type=int, default=2000, help="assistant messages to ask for")
+    parser.add_argument("--seed", type=int, default=2027)
+    parser.add_argument("--model", type=Path, help="another GGUF file than the shipped one")
     parser.add_argument("--sampled", action="store_true", help="recommended sampling, not temperature 0")
     parser.add_argument("--show", type=int, default=0, help="wrong answers to show of each kind")
     args = parser.parse_args()
     targets = TARGETS_SAMPLED if args.sampled else TARGETS
+    samples = held_out(args.seed, args.generations)
+    if args.model is None and nano_facts()["world"] != EDITION:
+        print(f"The shipped nano learnt edition {nano_facts()['world']} of the world; this is {EDITION}.")
     started = time.monotonic()
     settings = Settings(ctx_size=4096 * 4, parallel=4, threads=1)
     with LlamaServer(args.model or nano_path(), settings=settings, alias="nano") as server:
-        tally = examine(server.engine, args.samples, seed=args.seed, sampled=args.sampled)
+        tally = examine(server.engine, samples, sampled=args.sampled)
     where = f"{platform.machine()} {platform.system()}"
     print(f"{'held-out':<20}{'right':>7}{'of':>7}{'measured':>10}{'target':>9}   {where}")
     missed = False
@@ -52,12 +57,12 @@ def main() -> int:
         share = f"{tally.share(question):.2%}"
         print(f"{question:<20}{right:>7}{seen:>7}{share:>10}{f'{target:.1%}' if target else '':>9}")
     for key in sorted(tally.seen):
-        if tally.right[key] < tally.seen[key]:
-            print(f"  {key[0]:<20}{key[1]:<14}{tally.right[key]:>5}/{tally.seen[key]}")
-            for told in tally.wrong[key][: args.show]:
-                print(f"      {told}")
+        print(f"  {key[0]:<20}{key[1]:<14}{tally.right[key]:>5}/{tally.seen[key]}")
+        for told in tally.wrong[key][: args.show]:
+            print(f"      {told}")
     how = "recommended sampling" if args.sampled else "temperature 0"
-    print(f"{args.samples} conversations in {time.monotonic() - started:.0f} s, {how}")
+    spent = time.monotonic() - started
+    print(f"{len(samples)} conversations, seed {args.seed}, {how}, in {spent:.0f} s")
     return int(missed)
 
 

@@ -17,8 +17,8 @@ import torch
 from kimi_nb.engine import load_llama_cpp
 from kimi_nb.nano import SHAPE
 from kimi_nb.nano.training.network import Network
-from kimi_nb.nano.training.text import tokens_of
 from kimi_nb.nano.world import conversations
+from kimi_nb.nano.world.text import tokens_of
 
 LIMIT = 1e-2
 """Largest difference of a logit that passes; sums in another order differ by less."""

@@ -147,6 +147,7 @@ def test_tools_go_as_json_and_to_llama_server_as_typescript_too():
 
     _, body = ask(say("ok"), tools=[TOOL], tool_choice="auto")
     assert body["tools"] == [TOOL]
+    assert list(body["tools"][0]["function"]) == sorted(TOOL["function"])
     assert body["tool_choice"] == "auto"
     assert body["chat_template_kwargs"] == {"thinking": True, "tools_ts_str": encode_tools([TOOL])}
     for kind in ("vllm", "moonshot"):

@@ -2,16 +2,26 @@
 
 import itertools
 import json
+import random
+import re
+import time
 from importlib.resources import files
+from types import SimpleNamespace
 
 import pytest
 
+from kimi_nb.chat import Limits, tool
+from kimi_nb.chat.events import ToolCall
+from kimi_nb.chat.loop import _Loop
+from kimi_nb.chat.running import cut_short
+from kimi_nb.chat.sample_tools import sample_tools
 from kimi_nb.model import catalog, encode_tools, prompt
-from kimi_nb.nano import vocabulary
-from kimi_nb.nano.training.text import NEVER, READ, WRITTEN, pieces, tokens_of
-from kimi_nb.nano.world import SPLITS, conversations, words
+from kimi_nb.nano import nano_path, vocabulary
+from kimi_nb.nano.training.weights import load_weights, save_weights
+from kimi_nb.nano.world import SPLITS, conversations, faults, foreign, own, talk, tools, words
 from kimi_nb.nano.world.facts import FACTS
 from kimi_nb.nano.world.families import FAMILIES
+from kimi_nb.nano.world.text import NEVER, READ, WRITTEN, pieces, tokens_of
 
 
 def some(split="train", count=300, seed=3):
@@ -59,22 +69,31 @@ def test_the_same_seed_gives_the_same_conversations():
 
 
 def test_splits_share_no_held_out_phrasing_and_no_name():
-    for asked in [*(fact.questions for fact in FACTS), *(family.asks for family in FAMILIES)]:
+    phrasings = [*(fact.questions for fact in FACTS), *(family.asks for family in FAMILIES)]
+    phrasings += [
+        *own._ASKS.values(),
+        *tools._BOTH.values(),
+        tools._CHAIN,
+        tools._MIXED,
+        talk._SUMS,
+        talk._UNIT_ASKS,
+    ]
+    phrasings += [asked for asked, _ in (*foreign._ZH.values(), *foreign._AR.values())]
+    phrasings += [talk._greetings(kind) for kind in talk._GREETINGS]
+    for asked in phrasings:
         if len(asked) >= 4:
             train, valid, test = (set(words.templates(asked, split)) for split in SPLITS)
             assert valid
             assert test
             assert train.isdisjoint(valid | test)
             assert valid.isdisjoint(test)
-    for things in (words.CITIES, words.PEOPLE):
+    for things in (words.CITIES, words.CITIES_LONG, words.CITIES_ZH, words.CITIES_AR, words.PEOPLE):
         parts = [{thing for thing in things if words.split_of(thing) == split} for split in SPLITS]
         assert all(parts)
         assert sum(map(len, parts)) == len(set(things))
 
 
 def test_wrapping_leaves_names_and_i_alone():
-    import random
-
     rng = random.Random(1)
     wrapped = [
         words.wrapped(rng, text) for text in ("{to} needs it", "I need {x}.", "Can you?") for _ in range(200)
@@ -120,3 +139,126 @@ def test_the_loss_curve_is_the_one_of_the_shipped_weights():
         rows = [row for row in losses["losses"] if row[0] == number]
         assert rows[-1][1] == stage["steps"]
         assert rows[-1][2] < rows[0][2]
+
+
+def test_greetings_are_learnt_bare_and_held_out_only_with_something_before_them():
+    for kind, (asked, _) in talk._GREETINGS.items():
+        assert set(asked) <= set(words.templates(talk._greetings(kind), "train"))
+
+
+def test_sums_and_units_are_right():
+    worth = {"hours": 3600, "minutes": 60, "seconds": 1, "days": 86400, "weeks": 604800, "km": 1000, "metres": 1,
+             "cm": 0.01, "mm": 0.001, "kg": 1000, "grams": 1, "litres": 1000, "ml": 1, "tonnes": 1e6, "years": 12,
+             "months": 1, "feet": 12, "inches": 1, "GiB": 1024, "MiB": 1}  # fmt: skip
+    seen = set()
+    for sample in itertools.islice(conversations(5, kinds=("sum", "units")), 600):
+        left, right = sample.must_say[0].split(" = ")
+        if sample.kind == "sum":
+            a, sign, b = left.split()
+            assert {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[sign] == int(right)
+        else:
+            (count, source), (made, target) = left.split(), right.split()
+            assert int(count) * worth[source] == pytest.approx(int(made) * worth[target])
+            seen.add(source)
+        assert sample.messages[-1]["content"] == sample.must_say[0]
+    assert len(seen) > 8
+
+
+def test_no_sum_is_done_without_the_calculator_that_is_offered():
+    for sample in itertools.islice(conversations(6, kinds=("sum", "units")), 300):
+        about = " ".join(tool["function"].get("description", "") for tool in sample.tools).lower()
+        assert not any(word in about for word in ("calculat", "arithmetic", "sum exactly", "unit")), sample
+
+
+def test_the_sample_tools_are_declared_as_they_are(tmp_path):
+    real = {tool.name: tool.declaration for tool in sample_tools(tmp_path)}
+    assert real.keys() == own.DECLARED.keys()
+    for name, declaration in real.items():
+        assert encode_tools([own.DECLARED[name]]) == encode_tools([declaration])
+
+
+def test_the_loop_tells_the_model_what_it_was_taught():
+    """Every text that the real loop hands to a model after a failed call is one of those in the world."""
+
+    def city_known(city: str) -> str:
+        raise ValueError(f"there is no street in {city}")
+
+    @tool(timeout_s=0.1)
+    def slow(city: str) -> str:
+        time.sleep(1)
+        return city
+
+    @tool(dangerous=True)
+    def risky(city: str) -> str:
+        return city
+
+    chat = SimpleNamespace(engine=SimpleNamespace(api_key="no secret"))
+    loop = _Loop(chat, [city_known, slow, risky], Limits(), allow=None, approve=None, on_event=None)
+
+    def told(name, arguments='{"city":"Rome"}'):
+        return loop._decide(ToolCall(f"functions.{name}:0", name, arguments))[1]
+
+    real = {
+        "raised": told("city_known"),
+        "timeout": told("slow"),
+        "refused": told("risky"),
+        "arguments": told("slow", "{}"),
+    }
+    loop._allow = ()
+    real["not allowed"] = told("slow")
+    loop._allow, loop._ran = None, 10**6
+    real["over limit"] = told("slow")
+    shapes = {
+        "raised": r"[A-Z]\w+Error: .+",
+        "timeout": r"the tool did not finish within [\d.]+ s and was given up",
+        "refused": r"the person did not approve this call of \S+",
+        "arguments": r"\w+: .+\. Call \S+ again with arguments that fit its schema\.",
+        "not allowed": r"\S+ may not be used here",
+        "over limit": "not run: the limit of this conversation is reached; answer with what you have",
+    }
+    rng = random.Random(1)
+    taught = [faults.fault(rng, "train", "slow", {"city": "Rome"})[0] for _ in range(300)]
+    for kind, shape in shapes.items():
+        assert re.fullmatch(shape, real[kind]), (kind, real[kind])
+        assert any(isinstance(text, str) and re.fullmatch(shape, text) for text in taught), kind
+    marker = r"\[\.\.\. \d+ of \d+ characters left out \.\.\.\]"
+    assert re.search(marker, cut_short("a" * 5000, 1000)[0])
+    read = (
+        message["content"]
+        for sample in some(count=1500)
+        for message in sample.messages
+        if message["role"] == "tool"
+    )
+    assert any(re.search(marker, text) for text in read)
+
+
+def test_results_are_written_as_tools_write_them():
+    texts = [m["content"] for sample in some(count=1500) for m in sample.messages if m["role"] == "tool"]
+    written = [text for text in texts if text.startswith("{")]
+    assert any('": ' in text for text in written)
+    assert any('":' in text and '": ' not in text for text in written)
+    first = {next(iter(json.loads(text))) for text in written if '"ok"' in text}
+    assert len(first) > 1, "keys come in any order"
+
+
+def test_declarations_say_that_nothing_else_is_taken():
+    said = [encode_tools(sample.tools) for sample in some(count=500) if sample.tools]
+    assert 0.2 < sum("[k: string]: never" in text for text in said) / len(said) < 0.95
+
+
+def test_weights_pass_through_their_files(tmp_path):
+    weights = load_weights(nano_path())
+    save_weights(weights, tmp_path)
+    assert max(part.stat().st_size for part in tmp_path.iterdir()) < 16_000_000
+    again = load_weights(tmp_path)
+    assert again.keys() == weights.keys()
+    for name, array in weights.items():
+        assert abs(again[name] - array).max() <= abs(array).max() / 1024, name
+    (tmp_path / "weights-2.npz").unlink()
+    with pytest.raises(SystemExit, match="lacks"):
+        load_weights(tmp_path)
+
+
+def test_the_training_is_short():
+    folder = files("kimi_nb.nano").joinpath("training")
+    assert sum(len(f.read_text().splitlines()) for f in folder.iterdir() if f.name.endswith(".py")) < 500

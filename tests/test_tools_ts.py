@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_nb.errors import UsageError, troubles
-from kimi_nb.model import encode_tools
+from kimi_nb.model import encode_tools, in_kimis_order
 
 VECTORS = json.loads(
     Path(__file__).with_name("data").joinpath("tools_ts_vectors.json").read_text(encoding="utf-8")
@@ -35,6 +36,19 @@ def test_moonshots_own_output(number):
     assert len(VECTORS) == 36
     vector = VECTORS[number]
     assert encode_tools(vector["tools"]) == vector["tools_ts_str"]
+
+
+def test_the_grammar_takes_arguments_in_the_order_that_kimi_reads():
+    properties = {name: {"type": "string"} for name in ("to", "subject", "cc", "body", "at")}
+    declared = tool({"type": "object", "properties": properties, "required": ["to", "subject", "body"]})
+    read = re.findall(r"^  (\w+)\??: ", encode_tools([declared]), re.MULTILINE)
+    assert read == ["body", "subject", "to", "at", "cc"]
+    (sent,) = in_kimis_order([declared])
+    assert sent == declared
+    schema = sent["function"]["parameters"]
+    # llama.cpp's grammar: the required ones first, each group in the order of the JSON.
+    optional = [name for name in schema["properties"] if name not in schema["required"]]
+    assert [name for name in schema["properties"] if name in schema["required"]] + optional == read
 
 
 def shuffled(value, chance):

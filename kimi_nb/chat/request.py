@@ -88,11 +88,13 @@ def chat_request(  # noqa: PLR0913 - the knobs of one request; each has a defaul
         if tool_choice is not None:
             fields["tool_choice"] = tool_choice
         if engine.kind == "llama-server":
-            from kimi_nb.model.tools_ts import encode_tools
+            from kimi_nb.model.tools_ts import encode_tools, in_kimis_order
 
-            # Kimi was trained on TypeScript declarations; llama.cpp would show it JSON.
+            # Kimi was trained on TypeScript declarations; llama.cpp would show it JSON. Of the JSON it makes
+            # the grammar of calls, which is to take arguments in the order that Kimi reads.
             switches = fields.setdefault("chat_template_kwargs", {})
             switches["tools_ts_str"] = encode_tools(fields["tools"])
+            fields["tools"] = in_kimis_order(fields["tools"])
     for name, value in (extra_body or {}).items():
         known = fields.get(name)
         fields[name] = known | value if isinstance(known, dict) and isinstance(value, dict) else value

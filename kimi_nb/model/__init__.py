@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kimi_nb.model.gguf_model import Model, Shard
     from kimi_nb.model.gguf_tensors import TensorInfo
     from kimi_nb.model.named import named_model
-    from kimi_nb.model.tools_ts import encode_tools
+    from kimi_nb.model.tools_ts import encode_tools, in_kimis_order
 
 __all__ = [
     "CatalogModel",
@@ -23,6 +23,7 @@ __all__ = [
     "TensorInfo",
     "catalog",
     "encode_tools",
+    "in_kimis_order",
     "named_model",
     "read_header",
     "read_remote_header",
@@ -37,6 +38,7 @@ __getattr__, __dir__ = lazy_exports(
         "Shard": "gguf_model",
         "TensorInfo": "gguf_tensors",
         "encode_tools": "tools_ts",
+        "in_kimis_order": "tools_ts",
         "named_model": "named",
         "read_header": "gguf_header",
         "read_remote_header": "gguf_hub",

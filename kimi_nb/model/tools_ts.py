@@ -18,7 +18,7 @@ from typing import Any
 
 from kimi_nb.errors import UsageError
 
-__all__ = ["encode_tools"]
+__all__ = ["encode_tools", "in_kimis_order"]
 
 _INDENT = "  "
 _MAX_DEPTH = 60
@@ -49,6 +49,18 @@ def encode_tools(tools: list[dict[str, Any]]) -> str:
     if not blocks:
         return ""
     return "# Tools\n\n## functions\nnamespace functions {\n" + "\n".join(blocks) + "\n}\n"
+
+
+def in_kimis_order(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the same tools with sorted keys, to be sent to llama-server beside :func:`encode_tools`'s text.
+
+    llama-server holds a call's arguments to a grammar that it makes of ``tools``, and the grammar takes them
+    in the order of the JSON, the required ones first. Kimi reads them sorted by name in each group. Where the
+    two differ, the grammar makes it begin with an argument that it did not mean to write, and it may then
+    fill in the wrong value. Checks nothing: :func:`encode_tools` does.
+    """
+    ordered: list[dict[str, Any]] = json.loads(json.dumps(tools, sort_keys=True))
+    return ordered
 
 
 def _refuse(where: str, why: str) -> UsageError:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kimi_nb.model import encode_tools
+from kimi_nb.model import encode_tools, in_kimis_order
 from kimi_nb.nano.world import conversations
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import openai
 
     from kimi_nb.engine import Engine
     from kimi_nb.nano.world import Sample
 
-__all__ = ["QUESTIONS", "Tally", "examine"]
+__all__ = ["QUESTIONS", "Tally", "examine", "held_out"]
 
 QUESTIONS = ("decision", "exact call", "answer from result", "plain answer", "mode obeyed", "format kept")
 """What is asked of each generation: was it right to call a tool or not, are names and arguments right to the
@@ -55,20 +56,30 @@ class Tally:
         return right / max(seen, 1)
 
 
-def examine(engine: Engine, count: int, *, seed: int, sampled: bool = False, at_once: int = 4) -> Tally:
-    """Ask for every assistant message after the last user message of held-out conversations, and compare.
+def held_out(seed: int, generations: int) -> list[Sample]:
+    """Return held-out conversations that ask for at least so many assistant messages in all."""
+    samples: list[Sample] = []
+    asked = 0
+    for sample in conversations(seed, "test"):
+        samples.append(sample)
+        asked += len(_asked(sample))
+        if asked >= generations:
+            break
+    return samples
+
+
+def examine(engine: Engine, samples: Sequence[Sample], *, sampled: bool = False, at_once: int = 4) -> Tally:
+    """Ask for every assistant message after the last user message of each conversation, and compare.
 
     Args:
         engine: A server with nano.
-        count: Conversations.
-        seed: Which ones.
+        samples: The conversations, such as :func:`held_out` gives.
         sampled: Sample as Kimi's makers recommend, instead of temperature 0.
         at_once: Requests at a time.
     """
     import openai
 
     tally = Tally()
-    samples = itertools.islice(conversations(seed, "test"), count)
     with (
         openai.OpenAI(base_url=engine.base_url, api_key=engine.api_key, max_retries=0) as client,
         ThreadPoolExecutor(at_once) as pool,
@@ -78,11 +89,15 @@ def examine(engine: Engine, count: int, *, seed: int, sampled: bool = False, at_
     return tally
 
 
-def _judge(client: openai.OpenAI, sample: Sample, tally: Tally, *, sampled: bool) -> None:
+def _asked(sample: Sample) -> list[int]:
+    """Return which messages are asked for: the assistant's after the last one of the user."""
     last_user = max(number for number, message in enumerate(sample.messages) if message["role"] == "user")
-    for number, wanted in enumerate(sample.messages):
-        if number > last_user and wanted["role"] == "assistant":
-            _judge_one(client, sample, number, tally, sampled=sampled)
+    return [n for n, m in enumerate(sample.messages) if n > last_user and m["role"] == "assistant"]
+
+
+def _judge(client: openai.OpenAI, sample: Sample, tally: Tally, *, sampled: bool) -> None:
+    for number in _asked(sample):
+        _judge_one(client, sample, number, tally, sampled=sampled)
 
 
 def _judge_one(client: openai.OpenAI, sample: Sample, number: int, tally: Tally, *, sampled: bool) -> None:
@@ -120,7 +135,7 @@ def _request(sample: Sample, number: int, *, sampled: bool) -> dict[str, Any]:
     switch: dict[str, Any] = {} if sample.thinking else {"thinking": False}
     extra: dict[str, Any] = {"chat_template_kwargs": switch, "min_p": 0.01 if sampled else 0.0}
     if sample.tools:
-        extra["tools"] = sample.tools
+        extra["tools"] = in_kimis_order(sample.tools)
         switch["tools_ts_str"] = encode_tools(sample.tools)
     sampling = (
         {"temperature": 1.0 if sample.thinking else 0.6, "top_p": 0.95} if sampled else {"temperature": 0.0}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kimi_nb.engine import Build
     from kimi_nb.nano.writer import Array, Encoding
 
-__all__ = ["Weights", "make_nano", "nano_facts", "nano_path"]
+__all__ = ["Weights", "gguf_tensors", "make_nano", "nano_facts", "nano_path"]
 
 Weights = Literal["trained", "random"]
 
@@ -113,14 +113,14 @@ def _write_whole(path: Path, weights: Weights, seed: int, encoding: Encoding | N
     elif encoding is None:
         shutil.copyfile(nano_path(), path)
     else:
-        write_gguf(path, _shipped_tensors(), encoding=encoding, about=ABOUT_TRAINED)
+        write_gguf(path, gguf_tensors(nano_path()), encoding=encoding, about=ABOUT_TRAINED)
 
 
-def _shipped_tensors() -> dict[str, Array]:
-    """Return the shipped weights as 32-bit numbers."""
+def gguf_tensors(path: Path) -> dict[str, Array]:
+    """Return the weights of a file with nano's shape as 32-bit numbers, by name."""
     import gguf
 
-    reader = gguf.GGUFReader(nano_path())
+    reader = gguf.GGUFReader(path)
     shapes = {spec.name: spec.shape for spec in SHAPE.tensors()}
     return {
         tensor.name: gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(shapes[tensor.name])

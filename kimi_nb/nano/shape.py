@@ -111,6 +111,26 @@ class NanoShape:
         experts = 3 * self.n_embd * self.n_ff_exp * idle * (self.n_layer - self.n_layer_dense_lead)
         return self.n_params - experts - (self.n_vocab - 1) * self.n_embd
 
+    def yarn_angles(self) -> list[float]:
+        """Return by how much each rotary pair turns from one position to the next (ggml: rope_yarn).
+
+        YaRN's magnitude factor cancels for models with ``yarn_log_mul`` (llama-context.cpp): only angles
+        change.
+        """
+
+        def dim(turns: float) -> float:
+            ratio = self.n_ctx_orig_yarn / (turns * 2 * math.pi)
+            return self.n_rot * math.log(ratio) / (2 * math.log(self.rope_freq_base))
+
+        low = max(0.0, math.floor(dim(self.yarn_beta_fast)))
+        high = min(self.n_rot - 1.0, math.ceil(dim(self.yarn_beta_slow)))
+        angles = []
+        for pair in range(self.n_rot // 2):
+            fast = self.rope_freq_base ** (-2 * pair / self.n_rot)
+            ramp = 1 - min(1.0, max(0.0, (pair - low) / max(0.001, high - low)))
+            angles.append(fast / self.rope_scaling_factor * (1 - ramp) + fast * ramp)
+        return angles
+
     def as_dict(self) -> dict[str, Any]:
         """Return the hyperparameters as plain data."""
         return asdict(self)

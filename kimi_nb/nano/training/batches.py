@@ -8,14 +8,14 @@ by the template.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from kimi_nb.nano.training.text import NEVER, tokens_of
 from kimi_nb.nano.world import conversations
+from kimi_nb.nano.world.text import NEVER, tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,11 +76,10 @@ def Batches(  # noqa: N802 - reads as the class it returns
         workers: Processes that write ahead.
 
     Returns:
-        A loader of dictionaries: ``tokens``, ``learn`` (see :mod:`kimi_nb.nano.training.text`; padding is
+        A loader of dictionaries: ``tokens``, ``learn`` (see :mod:`kimi_nb.nano.world.text`; padding is
         never to be predicted), ``positions`` and ``owner`` (number of the conversation, -1 padding), each
         ``[rows, ROW]`` int32.
     """
     dataset = _Endless(split, rows, seed, start)
-    ahead: dict[str, Any] = {"prefetch_factor": 4} if workers else {}
-    pinned = torch.cuda.is_available()
-    return DataLoader(dataset, batch_size=None, num_workers=workers, pin_memory=pinned, **ahead)
+    ahead, pinned = 4 if workers else None, torch.cuda.is_available()
+    return DataLoader(dataset, batch_size=None, num_workers=workers, pin_memory=pinned, prefetch_factor=ahead)

@@ -50,7 +50,7 @@ class Network(nn.Module):
                     scale /= math.sqrt(2 * shape.n_layer)
                 value = torch.randn(spec.shape, generator=generator) * scale
             self.weights[_key(spec.name)] = nn.Parameter(value)
-        self.register_buffer("angles", _yarn_angles(shape), persistent=False)
+        self.register_buffer("angles", torch.tensor(shape.yarn_angles()), persistent=False)
 
     def tensor(self, name: str) -> Tensor:
         """Return the weight with the GGUF name ``name``."""
@@ -133,24 +133,6 @@ class Network(nn.Module):
         hidden = F.silu(torch.einsum("btd,efd->btef", x, gate)) * torch.einsum("btd,efd->btef", x, up)
         out = torch.einsum("btef,edf->btd", hidden * weight[..., None].to(hidden.dtype), down)
         return out, picked.mean((0, 1))
-
-
-def _yarn_angles(shape: NanoShape) -> Tensor:
-    """Return the angle per position of each rotary pair, ``[n_rot / 2]`` (ggml: rope_yarn with ext_factor 1).
-
-    YaRN's magnitude factor cancels for models with ``yarn_log_mul`` (llama-context.cpp): only angles change.
-    """
-    pairs = torch.arange(0, shape.n_rot, 2).float()
-    fast = shape.rope_freq_base ** (-pairs / shape.n_rot)
-
-    def dim(turns: float) -> float:
-        ratio = shape.n_ctx_orig_yarn / (turns * 2 * math.pi)
-        return shape.n_rot * math.log(ratio) / (2 * math.log(shape.rope_freq_base))
-
-    low = max(0.0, math.floor(dim(shape.yarn_beta_fast)))
-    high = min(shape.n_rot - 1.0, math.ceil(dim(shape.yarn_beta_slow)))
-    ramp = 1 - ((pairs / 2 - low) / max(0.001, high - low)).clamp(0, 1)
-    return fast / shape.rope_scaling_factor * (1 - ramp) + fast * ramp
 
 
 def _rotate(x: Tensor, turn: Tensor) -> Tensor:

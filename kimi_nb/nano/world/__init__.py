@@ -12,7 +12,10 @@ from kimi_nb.nano.world.words import SPLITS, Split
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SPLITS", "Sample", "Split", "conversations"]
+__all__ = ["EDITION", "SPLITS", "Sample", "Split", "conversations"]
+
+EDITION = 2
+"""Counts up when what is asked, or what is right, changes: weights know the edition that they were trained on."""
 
 _SYSTEM = (
     "You are a helpful assistant.",
@@ -22,6 +25,13 @@ _SYSTEM = (
     "Be short and exact.",
     "You help with code and with daily questions.",
     "Use the tools when they help.",
+    "You are a helpful assistant. Answer in one sentence.",
+    "You answer questions about Kimi K2.5.",
+    "You are an agent that works on code. Call tools when you need them.",
+    "Think before you answer.",
+    "Do not guess. Call a tool where one helps.",
+    "你是一个有用的助手。",
+    "أنت مساعد مفيد.",
 )
 
 
@@ -33,22 +43,25 @@ def conversations(seed: int, split: Split = "train", *, kinds: tuple[str, ...] =
         split: ``train``, ``valid`` or ``test``; no two share a phrasing that is held out, or a name.
         kinds: Keep only samples whose ``kind`` starts with one of these; all when empty.
     """
+    from kimi_nb.nano.world.foreign import foreign
+    from kimi_nb.nano.world.own import own
     from kimi_nb.nano.world.talk import TALK
     from kimi_nb.nano.world.tools import TOOLS
 
     rng = random.Random(f"{seed}/{split}")  # noqa: S311 - reproducible text, not a secret
-    makers = {**TALK, **TOOLS}
+    makers = {**TALK, **TOOLS, foreign: 5, own: 5}
     names, weights = list(makers), list(makers.values())
     distracted = 0.25  # share of plain conversations in which tools are offered that are not needed
-    continued = 0.15  # share of conversations that begin with small talk
+    continued = 0.2  # share of conversations that begin with small talk
     instructed = 0.2  # share of conversations with a system message of their own
     while True:
         sample = rng.choices(names, weights)[0](rng, split)
         if not sample.tools and not sample.kind.startswith("tool") and rng.random() < distracted:
             sample = _with_idle_tools(rng, sample, split)
         if rng.random() < continued:
-            earlier = rng.choice(list(TALK))(rng, split)
-            sample = replace(sample, messages=[*earlier.messages, *sample.messages])
+            earlier = [rng.choice(list(TALK))(rng, split) for _ in range(rng.choice([1, 1, 2, 3]))]
+            messages = [message for each in earlier for message in each.messages]
+            sample = replace(sample, messages=[*messages, *sample.messages])
         if rng.random() < instructed:
             system = {"role": "system", "content": rng.choice(_SYSTEM)}
             sample = replace(sample, messages=[system, *sample.messages])
@@ -60,6 +73,7 @@ def _with_idle_tools(rng: random.Random, sample: Sample, split: Split) -> Sample
     """Offer tools that the conversation does not need, so that not calling is learnt as well."""
     from kimi_nb.nano.world.tools import FAMILIES, Offer
 
-    families = [family for family in FAMILIES if family.key != "calculate"]
+    # With a calculator, or a converter, a sum would be for the tool.
+    families = [family for family in FAMILIES if family.key not in {"calculate", "convert"}]
     tools = [Offer(rng, family, split).declaration for family in rng.sample(families, rng.randint(1, 3))]
     return replace(sample, tools=tools)

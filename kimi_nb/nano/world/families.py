@@ -1,4 +1,4 @@
-"""What tools can do: fourteen families, each with its names, arguments, phrasings and answers."""
+"""What tools can do: fifteen families, each with its names, arguments, phrasings and answers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.nano.world import words
-from kimi_nb.nano.world.words import Split, draw, made_up, pick
+from kimi_nb.nano.world.words import Split, draw, made_up, ordinary, pick
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-__all__ = ["FAMILIES", "Arguments", "Family", "Slot", "any_city", "any_path"]
+__all__ = [
+    "FAMILIES",
+    "Arguments",
+    "Family",
+    "Slot",
+    "any_city",
+    "any_identifier",
+    "any_path",
+    "code_line",
+]
 
 Arguments = dict[str, Any]
 
@@ -52,8 +61,13 @@ class Family:
 
 
 def any_city(rng: random.Random, split: Split) -> str:
-    """Return a city, half of the time one that does not exist."""
-    return pick(rng, words.CITIES, split) if rng.random() < 0.5 else made_up(rng, split).capitalize()
+    """Return a city, half of the time one that does not exist; names of two words and with accents among them."""
+    chance, known, long = rng.random(), 0.4, 0.5
+    if chance < known:
+        return pick(rng, words.CITIES, split)
+    if chance < long:
+        return pick(rng, words.CITIES_LONG, split)
+    return made_up(rng, split).capitalize()
 
 
 def _person(rng: random.Random, split: Split) -> str:
@@ -61,14 +75,19 @@ def _person(rng: random.Random, split: Split) -> str:
 
 
 def _topic(rng: random.Random, split: Split) -> str:
-    return pick(rng, words.TOPICS, split) if rng.random() < 0.6 else made_up(rng, split)
+    chance, common, plain = rng.random(), 0.3, 0.7
+    if chance < common:
+        return pick(rng, words.TOPICS, split)
+    return ordinary(rng, split) if chance < plain else made_up(rng, split)
 
 
 def _number(low: int, high: int) -> Callable[[random.Random, Split], int]:
     return lambda rng, split: int(draw(lambda: str(rng.randint(low, high)), split))
 
 
-def _identifier(rng: random.Random, split: Split) -> str:
+def any_identifier(rng: random.Random, split: Split) -> str:
+    """Return the name of a function."""
+
     def name() -> str:
         noun = rng.choice(words.CODE_NOUNS) if rng.random() < 0.7 else made_up(rng, split, syllables=(1, 2))
         return f"{rng.choice(words.CODE_VERBS)}_{noun}"
@@ -84,6 +103,36 @@ def any_path(rng: random.Random, split: Split) -> str:
         return f"{rng.choice(words.FOLDERS)}/{stem}.{rng.choice(['py', 'py', 'cpp', 'md', 'rs', 'js'])}"
 
     return draw(name, split)
+
+
+_TYPES = (
+    "str",
+    "int",
+    "Path",
+    "float",
+    "bool",
+    "list[str]",
+    "dict[str, int]",
+    "None",
+    "Any",
+    "Token",
+    "Plan",
+    "Build | None",
+)
+
+
+def code_line(rng: random.Random, split: Split, name: str = "") -> str:
+    """Return a line of Python: the definition of ``name``, or any other line."""
+    if name:
+        given = ", ".join(
+            f"{rng.choice(words.CODE_NOUNS)}: {rng.choice(_TYPES)}" for _ in range(rng.randint(0, 2))
+        )
+        return rng.choice([f"def {name}({given}) -> {rng.choice(_TYPES)}:", f"def {name}({given}):",
+                           f"def {name}(): return {rng.choice(words.CODE_NOUNS)}", f"class {name}:"])  # fmt: skip
+    noun, other = rng.choice(words.CODE_NOUNS), any_identifier(rng, split)
+    return rng.choice([f"import {noun}", f"from {noun} import {other}", f"{noun} = {other}({rng.randint(0, 999)})",
+                       f"return {other}({noun})", f"if {noun} is None:", f"# {noun}: {ordinary(rng, split)}",
+                       f"{other}({noun}, {rng.choice(words.CODE_NOUNS)})", f"for {noun} in {other}():"])  # fmt: skip
 
 
 def _code(rng: random.Random, split: Split) -> str:
@@ -103,7 +152,7 @@ def _language(rng: random.Random, split: Split) -> str:
 
 
 def _phrase(rng: random.Random, split: Split) -> str:
-    return " ".join(_topic(rng, split) for _ in range(rng.randint(1, 2)))
+    return " ".join(_topic(rng, split) for _ in range(rng.choice([1, 1, 2, 2, 2, 3])))
 
 
 def _sum(rng: random.Random, split: Split) -> str:
@@ -116,30 +165,67 @@ def _sum(rng: random.Random, split: Split) -> str:
 
 def _answer_weather(rng: random.Random, _split: Split, values: Arguments) -> tuple[Any, str, tuple[str, ...]]:
     degrees, sky = rng.randint(-20, 42), rng.choice(words.SKIES)
-    shape = rng.randrange(4)
-    told: Any = [
-        {"temp_c": degrees, "sky": sky},
-        {"city": values["city"], "temperature": degrees, "conditions": sky},
-        {"weather": sky, "celsius": degrees},
-        f"{sky}, {degrees} C",
-    ][shape]
+    told: Any = rng.choice(
+        [
+            {"temp_c": degrees, "sky": sky},
+            {"city": values["city"], "temperature": degrees, "conditions": sky},
+            {"weather": sky, "celsius": degrees},
+            {"temp_c": degrees, "sky": sky, "wind_kmh": rng.randint(0, 90), "humidity": rng.randint(5, 99)},
+            f"{sky}, {degrees} C",
+        ]
+    )
     return told, f"In {values['city']} it is {degrees} °C with {sky}.", (str(degrees), sky)
 
 
 def _answer_code(rng: random.Random, split: Split, values: Arguments) -> tuple[Any, str, tuple[str, ...]]:
+    name, nothing = values["query"], 0.08
+    if rng.random() < nothing:
+        told: Any = rng.choice(
+            [[], {"matches": []}, "nothing found", "no matches", {"results": [], "count": 0}]
+        )
+        return told, f"I did not find {name} in the code.", (f"not find {name}",)
     path, line = any_path(rng, split), rng.randint(1, 999)
-    told: Any = [
-        [{"file": path, "line": line}],
-        {"matches": [{"path": path, "line": line}]},
-        f"{path}:{line}: def {values['query']}",
-    ][rng.randrange(3)]
-    return told, f"{values['query']} is in {path}, line {line}.", (path, str(line))
+    shown = code_line(rng, split, name)
+    told = rng.choice(
+        [
+            [{"file": path, "line": line}],
+            {"matches": [{"path": path, "line": line}]},
+            {"matches": [{"path": path, "line": line, "text": shown}], "count": 1},
+            f"{path}:{line}: def {name}",
+            f"{path}:{line}: {shown}",
+        ]
+    )
+    return told, f"{name} is in {path}, line {line}.", (path, str(line))
+
+
+def _answer_file(rng: random.Random, split: Split, values: Arguments) -> tuple[Any, str, tuple[str, ...]]:
+    path, cut = values["path"], 0.2
+    lines = [
+        code_line(rng, split, any_identifier(rng, split) if rng.random() < 0.5 else "")
+        for _ in range(rng.randint(1, 3))
+    ]
+    text = "\n".join(lines)
+    told: Any
+    if rng.random() < cut:
+        length = rng.randint(9000, 99999)
+        missing = rng.randint(1000, length - 200)
+        marker = f"[... {missing} of {length} characters left out ...]"
+        told = f"{text}\n{marker}\n{code_line(rng, split)}"
+        return (
+            told,
+            f"{path} is long: {missing} of {length} characters were left out. It begins:\n{text}",
+            (path, str(missing), text),
+        )
+    told = {"path": path, "text": text} if len(lines) == 1 and rng.random() < 0.3 else text
+    return told, f"{path}:\n{text}", (path, text)
 
 
 def _value(key: str, low: int, high: int, say: str) -> Callable[[random.Random, Split, Arguments], Any]:
     def answer(rng: random.Random, _split: Split, values: Arguments) -> tuple[Any, str, tuple[str, ...]]:
         number = rng.randint(low, high)
-        told: Any = [{key: number}, {"result": number}, {"value": number}, str(number)][rng.randrange(4)]
+        told: Any = rng.choice(
+            [{key: number}, {"result": number}, {"value": number}, str(number), {"ok": True, key: number}]
+        )
         return told, say.format(number, **values), (str(number),)
 
     return answer
@@ -179,17 +265,19 @@ FAMILIES = (
             "What is it like outside in {city}?", "Do I need a coat in {city}?", "Check the weather in {city}.",
             "What's the weather in {city} now?", "Please look up the weather in {city}.",
             "Can you tell me the weather in {city}?", "I am in {city}. How is the weather?",
-            "Give me the weather in {city}.", "I need the weather in {city}.", "Show me the weather for {city}.", "What is the weather like in {city}?", "Please tell me how warm it is in {city}.", "Can you check the weather in {city}?"),
+            "Give me the weather in {city}.", "I need the weather in {city}.", "Show me the weather for {city}.", "What is the weather like in {city}?", "Please tell me how warm it is in {city}.", "Can you check the weather in {city}?",
+            "In {city}, what is the weather?", "{city}: how is the weather?", "{city} weather, please.", "Weather report for {city}?", "How cold is it in {city}?", "Is it raining in {city}?", "What is the temperature in {city}?", "Look up the weather of {city}.", "Find out the weather in {city}."),
            _answer_weather, "the weather"),
     Family("code", ("search code", "code search", "find code", "grep code", "search repo", "find symbol", "code lookup"),
            ("Search the code base for files and functions", "Search the source code", "Find a name in the code",
             "Look for text in the repository"),
-           {"query": Slot(("query", "q", "text", "name", "pattern", "symbol"), "string", "what to look for", _identifier)},
+           {"query": Slot(("query", "q", "text", "name", "pattern", "symbol"), "string", "what to look for", any_identifier)},
            ("Where is {query} defined?", "Find {query} in the code.", "Search the code for {query}.", "Where is {query}?",
             "In which file is {query}?", "Which file has {query}?", "Look for {query} in the code.",
             "Find the function {query}.", "Where in the code is {query}?", "Please find {query} in the source.",
             "Can you find {query} in the code?", "Show me where {query} is.",
-            "Give me the file with {query}.", "I need to know where {query} is.", "Which file defines {query}?", "Search for {query}.", "Please look for {query} in the code.", "Can you search the code for {query}?"),
+            "Give me the file with {query}.", "I need to know where {query} is.", "Which file defines {query}?", "Search for {query}.", "Please look for {query} in the code.", "Can you search the code for {query}?",
+            "{query}: where is it?", "{query} is defined where?", "Where do I find {query}?", "In the code, where is {query}?", "Tell me where {query} is defined.", "What file is {query} in?", "Search the source for {query}.", "Find where {query} is.", "I am looking for {query} in the code."),
            _answer_code, "the code"),
     Family("calculate", ("calculate", "calculator", "calc", "compute", "evaluate", "do math"),
            ("Calculate an expression", "Evaluate arithmetic", "A calculator", "Compute a sum exactly"),
@@ -197,7 +285,8 @@ FAMILIES = (
            ("What is {expression}?", "Calculate {expression}.", "Compute {expression}.", "How much is {expression}?",
             "Please work out {expression}.", "Work out {expression} exactly.", "{expression} = ?", "I need {expression}.",
             "Can you calculate {expression}?", "Tell me what {expression} is.",
-            "Give me {expression}.", "What does {expression} make?", "Use the calculator: {expression}.", "Please calculate {expression}.", "Can you work out {expression}?"),
+            "What does {expression} make?", "Use the calculator: {expression}.", "Please calculate {expression}.", "Can you work out {expression}?",
+            "{expression}: how much is that?", "{expression}, please.", "Evaluate {expression}.", "Add it up: {expression}.", "The result of {expression}?", "What is the value of {expression}?", "{expression} makes what?", "Find {expression}."),
            _value("answer", 5, 99999, "The result is {0}."), "sums"),
     Family("convert", ("convert units", "unit converter", "convert", "to unit", "change units"),
            ("Convert a value from one unit to another", "Convert units", "Change a value to another unit"),
@@ -210,7 +299,8 @@ FAMILIES = (
             "What is {value} {source} in {target}?", "{value} {source} in {target}?", "Change {value} {source} to {target}.",
             "I have {value} {source}. How many {target} is that?", "Give me {value} {source} in {target}.",
             "Please convert {value} {source} to {target}.",
-            "How much is {value} {source} in {target}?", "Turn {value} {source} into {target}.", "I need {value} {source} in {target}.", "Please give me {value} {source} in {target}.", "Can you convert {value} {source} to {target}?"),
+            "How much is {value} {source} in {target}?", "Turn {value} {source} into {target}.", "I need {value} {source} in {target}.", "Please give me {value} {source} in {target}.",
+            "{value} {source} are how many {target}?", "{value} {source} to {target}, please.", "In {target}, how much is {value} {source}?", "Tell me {value} {source} in {target}.", "Write {value} {source} in {target}.", "How many {target} do {value} {source} make?", "Express {value} {source} in {target}.", "{value} {source} is how much in {target}?"),
            _value("converted", 1, 99999, "{value} {source} is {0} {target}."), "unit conversion"),
     Family("money", ("convert currency", "exchange", "currency", "exchange money", "fx convert"),
            ("Convert money from one currency to another", "Exchange money", "Currency conversion"),
@@ -223,7 +313,8 @@ FAMILIES = (
             "Exchange {amount} {source} for {target}.", "What are {amount} {source} worth in {target}?",
             "Change {amount} {source} into {target}.", "I have {amount} {source}. How much is it in {target}?",
             "Turn {amount} {source} into {target}.", "Give me {amount} {source} in {target}.",
-            "What is {amount} {source} in {target}?", "I need {amount} {source} in {target}.", "{amount} {source} to {target}?", "Please convert {amount} {source} to {target}.", "Can you exchange {amount} {source} for {target}?"),
+            "What is {amount} {source} in {target}?", "I need {amount} {source} in {target}.", "{amount} {source} to {target}?", "Please convert {amount} {source} to {target}.", "Can you exchange {amount} {source} for {target}?",
+            "{amount} {source} are how much in {target}?", "{amount} {source} in {target}, please.", "In {target}, what is {amount} {source}?", "Tell me {amount} {source} in {target}.", "How many {target} do I get for {amount} {source}?", "{amount} {source} makes how many {target}?", "Get me {amount} {source} in {target}."),
            _value("converted", 1, 99999, "{amount} {source} is {0} {target}."), "currencies"),
     Family("clock", ("get time", "time", "current time", "local time", "clock", "time in city"),
            ("Get the local time of a city", "What time it is somewhere", "Current time in a place"),
@@ -231,7 +322,8 @@ FAMILIES = (
            ("What time is it in {city}?", "Time in {city}?", "Tell me the time in {city}.", "What is the time in {city}?",
             "How late is it in {city}?", "Local time in {city}, please.", "What time is it now in {city}?",
             "Please tell me the local time in {city}.", "Can you give me the time in {city}?",
-            "Give me the time in {city}.", "I need the time in {city}.", "Which time is it in {city}?", "Please tell me the time in {city}.", "Can you tell me what time it is in {city}?"),
+            "Give me the time in {city}.", "I need the time in {city}.", "Which time is it in {city}?", "Please tell me the time in {city}.", "Can you tell me what time it is in {city}?",
+            "In {city}, what time is it?", "{city}: what time is it?", "{city} time, please.", "Check the time in {city}.", "Do you know the time in {city}?", "What does the clock say in {city}?", "Get the time in {city}.", "Find the local time in {city}."),
            _text("time", "It is {0} in {city}.", _clock), "the time"),
     Family("mail", ("send email", "email", "send mail", "mail", "write email"),
            ("Send an email", "Send a message by email", "Mail a person"),
@@ -241,7 +333,8 @@ FAMILIES = (
             "Mail {to} about {subject}.", "Please send an email to {to} about {subject}.",
             "Send a mail to {to} about {subject}.", "I want to email {to} about {subject}.",
             "Can you email {to} about {subject}?",
-            "{to} needs an email about {subject}.", "Let {to} know about {subject} by email.", "Please mail {to} about {subject}.", "Can you send {to} an email about {subject}?"),
+            "{to} needs an email about {subject}.", "Let {to} know about {subject} by email.", "Please mail {to} about {subject}.", "Can you send {to} an email about {subject}?",
+            "{to} must get an email about {subject}.", "{to} wants an email about {subject}.", "{to} should hear about {subject} by email.", "About {subject}: send an email to {to}.", "An email to {to} about {subject}, please.", "Tell {to} about {subject} by email.", "{to} should get a mail about {subject}.", "Email to {to}: {subject}.", "I must write an email to {to} about {subject}.", "{to} is waiting for an email about {subject}.", "Get an email about {subject} to {to}.", "Send an email about {subject} to {to}."),
            _done("I sent the email to {to} about {subject}. Its id is {0}."), "email"),
     Family("ticket", ("create ticket", "open ticket", "new ticket", "add issue", "create issue", "file bug"),
            ("Create a ticket", "Open an issue in the tracker", "File a new ticket"),
@@ -252,7 +345,8 @@ FAMILIES = (
             "New ticket, {priority} priority: {title}.", "File a {priority} priority ticket about {title}.",
             "I need a ticket about {title} with {priority} priority.", "Make a {priority} priority ticket for {title}.",
             "Please open a {priority} priority ticket about {title}.",
-            "Give me a {priority} priority ticket about {title}.", "Can you open a {priority} priority ticket: {title}?", "Please create a {priority} priority ticket: {title}.", "I need a {priority} priority ticket: {title}."),
+            "Give me a {priority} priority ticket about {title}.", "Can you open a {priority} priority ticket: {title}?", "Please create a {priority} priority ticket: {title}.", "I need a {priority} priority ticket: {title}.",
+            "{title}: open a {priority} priority ticket.", "{title} needs a ticket with {priority} priority.", "Ticket: {title}, {priority} priority.", "Add a {priority} priority ticket about {title}.", "A {priority} priority ticket for {title}, please.", "{title} should be a {priority} priority ticket.", "Create a ticket: {title}. Priority: {priority}.", "Set up a {priority} priority ticket on {title}.", "Create a ticket about {title}, priority {priority}."),
            _done("I created the ticket {0}: {title}, {priority} priority."), "tickets"),
     Family("timer", ("set timer", "timer", "start timer", "set alarm", "countdown"),
            ("Set a timer", "Start a timer for some minutes", "Count down minutes"),
@@ -260,7 +354,8 @@ FAMILIES = (
            ("Set a timer for {minutes} minutes.", "Timer: {minutes} minutes.", "Start a {minutes} minute timer.",
             "Remind me in {minutes} minutes.", "Wake me in {minutes} minutes.", "Count down {minutes} minutes.",
             "Please set a timer of {minutes} minutes.", "I need a timer for {minutes} minutes.",
-            "Give me a timer of {minutes} minutes.", "Timer for {minutes} minutes, please.", "Please start a {minutes} minute timer.", "Can you set a timer for {minutes} minutes?"),
+            "Give me a timer of {minutes} minutes.", "Timer for {minutes} minutes, please.", "Please start a {minutes} minute timer.", "Can you set a timer for {minutes} minutes?",
+            "{minutes} minutes, please: set a timer.", "{minutes} minute timer, please.", "Wait {minutes} minutes and tell me.", "In {minutes} minutes, wake me.", "Create a timer for {minutes} minutes.", "Tell me when {minutes} minutes are over.", "Set the alarm to {minutes} minutes."),
            _done("The timer for {minutes} minutes is set. Its id is {0}."), "timers"),
     Family("stock", ("get stock price", "stock price", "stock", "share price", "quote", "get quote"),
            ("Get the price of a stock", "Price of a share", "Look up a stock symbol"),
@@ -268,7 +363,8 @@ FAMILIES = (
            ("What is the stock price of {symbol}?", "Price of {symbol} stock?", "How is {symbol} trading?",
             "Look up the stock {symbol}.", "What does a share of {symbol} cost?", "Stock price of {symbol}, please.",
             "How much is one share of {symbol}?", "Check the {symbol} stock.",
-            "Give me the price of {symbol}.", "I need the stock price of {symbol}.", "Please look up the stock {symbol}.", "Can you tell me the stock price of {symbol}?"),
+            "Give me the price of {symbol}.", "I need the stock price of {symbol}.", "Please look up the stock {symbol}.", "Can you tell me the stock price of {symbol}?",
+            "{symbol}: what is the price?", "{symbol} stock price, please.", "Tell me the price of {symbol}.", "What is {symbol} worth?", "Find the share price of {symbol}.", "How much does {symbol} cost?", "Get a quote for {symbol}.", "{symbol} is at which price?"),
            _value("price", 1, 2000, "{symbol} is at {0}."), "stocks"),
     Family("order", ("order status", "track order", "get order", "where is order", "check order"),
            ("Get the status of an order", "Track an order", "Look up an order by its number"),
@@ -276,7 +372,8 @@ FAMILIES = (
            ("Where is my order {order}?", "What is the status of order {order}?", "Track order {order}.",
             "Check order {order}.", "Has order {order} been sent?", "Status of order {order}, please.",
             "Look up order {order}.", "When will order {order} arrive?",
-            "Give me the status of order {order}.", "I need the status of {order}.", "Please track order {order}.", "Can you check my order {order}?"),
+            "Give me the status of order {order}.", "I need the status of {order}.", "Please track order {order}.", "Can you check my order {order}?",
+            "{order}: where is it?", "{order} is my order. Where is it?", "Find order {order}.", "Tell me the status of order {order}.", "My order is {order}. Is it on its way?", "Order {order}: what is its status?", "What happened to order {order}?", "Look for my order {order}."),
            _text("status", "Order {order}: {0}.",
                  lambda rng, _s: rng.choice(["packed", "sent", "delivered", "on its way", "cancelled", "waiting"])),
            "orders"),
@@ -289,7 +386,8 @@ FAMILIES = (
             "{text} in {language}?", "Put {text} into {language}.",
             "Please translate {text} to {language}.", "Give me {text} in {language}.",
             "I need {text} in {language}.", "Translate {text} to {language}.", "Please say {text} in {language}.", "Can you translate {text} into {language}?",
-            "Turn {text} into {language}."),
+            "Turn {text} into {language}.",
+            "{text}: what is that in {language}?", "In {language}, what is {text}?", "In {language}, how do you say {text}?", "Say {text} in {language}.", "Tell me {text} in {language}.", "Write {text} in {language}.", "How is {text} said in {language}?", "The {language} for {text}?", "Get me {text} in {language}.", "I want {text} in {language}.", "Show me {text} in {language}."),
            _text("translation", "In {language}: {0}.", made_up), "translation"),
     Family("person", ("find person", "phone book", "get contact", "find contact", "lookup person", "contact"),
            ("Find a person's phone number", "Look up a contact", "Phone number of a person"),
@@ -297,14 +395,24 @@ FAMILIES = (
            ("What is the phone number of {name}?", "Find the number of {name}.", "How do I reach {name}?",
             "Give me the phone number of {name}.", "Look up {name} in the phone book.", "I want to call {name}.",
             "Phone number of {name}, please.", "Can you find the phone number of {name}?",
-            "Tell me how to reach {name}.", "I need the phone number of {name}.", "Please find the number of {name}.", "Can you give me the number of {name}?"),
+            "Tell me how to reach {name}.", "I need the phone number of {name}.", "Please find the number of {name}.", "Can you give me the number of {name}?",
+            "{name}: what is the phone number?", "{name} has which phone number?", "Look for the number of {name}.", "Tell me the phone number of {name}.", "Get the number of {name}.", "Which number does {name} have?", "How can I call {name}?", "I need to reach {name}.", "Show me the phone number of {name}."),
            _value("phone", 10000, 999999, "The number of {name} is {0}."), "phone numbers"),
+    Family("file", ("read file", "open file", "cat file", "show file", "get file", "file read", "load file"),
+           ("Read a file", "Show a file's text", "Return the text of a file", "Read one of the project's files"),
+           {"path": Slot(("path", "file", "filename", "name"), "string", "the file's path", any_path)},
+           ("Read {path}.", "Show me {path}.", "What is in {path}?", "Open {path}.", "Read the file {path}.", "Show the file {path}.",
+            "Open the file {path}.", "What does {path} say?", "Let me see {path}.", "{path}: what is in it?", "Print {path}.",
+            "Give me the text of {path}.", "I need to see {path}.", "Please read {path}.", "Can you open {path}?",
+            "Tell me what is in {path}.", "Please show me the file {path}.", "Get {path}.", "I want to read {path}."),
+           _answer_file, "files"),
     Family("news", ("get news", "news", "headlines", "search news", "latest news"),
            ("Get news about a topic", "Latest headlines on a topic", "Search the news"),
            {"topic": Slot(("topic", "query", "subject", "about"), "string", "the topic", _topic)},
            ("Any news about {topic}?", "What is new about {topic}?", "Show me news on {topic}.", "News about {topic}?",
             "Find news about {topic}.", "What are the headlines about {topic}?", "Tell me the latest about {topic}.",
             "Please get the news about {topic}.",
-            "Give me the news about {topic}.", "I need news about {topic}.", "Please find the headlines about {topic}.", "Can you show me news about {topic}?"),
+            "I need news about {topic}.", "Please find the headlines about {topic}.", "Can you show me news about {topic}?",
+            "{topic}: any news?", "{topic} news, please.", "What happened with {topic}?", "Tell me the news about {topic}.", "What is the latest on {topic}?", "Tell me what is new about {topic}.", "Look for news on {topic}.", "Get the latest news on {topic}.", "What do the news say about {topic}?", "Tell me about the news on {topic}.", "What is the latest about {topic}?", "Show me the latest about {topic}.", "Search the news for {topic}."),
            _text("headline", "The latest about {topic}: {0}.", _phrase), "news"),
 )  # fmt: skip

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Sample", "call", "compact", "result", "said"]
+if TYPE_CHECKING:
+    import random
+
+__all__ = ["Sample", "as_text", "call", "compact", "result", "said"]
 
 Message = dict[str, Any]
 
@@ -38,10 +41,30 @@ def call(calls: list[tuple[str, dict[str, Any]]], *, first: int = 0, thought: st
     }
 
 
-def result(name: str, index: int, value: Any) -> Message:
+def result(name: str, index: int, text: str) -> Message:
     """Return what a tool answered to the call ``index`` of the conversation."""
-    text = value if isinstance(value, str) else compact(value)
     return {"role": "tool", "tool_call_id": f"functions.{name}:{index}", "content": text}
+
+
+def as_text(rng: random.Random, value: Any) -> str:
+    """Write a tool's result as tools do: text as it is, JSON compact or with spaces, its keys in any order."""
+    if isinstance(value, str):
+        return value
+    shuffled, spaced, indented = 0.4, 0.35, 0.42
+    if rng.random() < shuffled:
+        value = _shuffled(rng, value)
+    chance = rng.random()
+    if chance < spaced:
+        return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, indent=2) if chance < indented else compact(value)
+
+
+def _shuffled(rng: random.Random, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shuffled(rng, each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _shuffled(rng, value[key]) for key in rng.sample(list(value), len(value))}
 
 
 @dataclass(frozen=True)

@@ -18,56 +18,84 @@ __all__ = ["TALK"]
 
 _GREETINGS: dict[str, tuple[tuple[str, ...], str]] = {
     "hello": (
-        ("Hello", "Hello!", "Hi", "Hi!", "Hi there", "Good morning", "Good evening!", "Hey", "Good day", "Hello there!"),
+        ("Hello", "Hello!", "Hi", "Hi!", "Hi there", "Good morning", "Good evening!", "Hey", "Good day", "Hello there!",
+         "Good morning!", "Good evening", "Good afternoon", "Greetings", "Hey there!", "Hello, is anybody there?"),
         "Hello! I am nano, a very small model in Kimi K2.5's format. How can I help?",
     ),
     "who": (
         ("Who are you?", "What are you?", "What is your name?", "Are you Kimi K2.5?", "Are you Kimi?",
          "Introduce yourself.", "What is nano?", "Which model is this?", "Which model are you?", "What model are you?",
-         "Tell me who you are.", "And who are you?"),
+         "Tell me who you are.", "And who are you?", "Who am I talking to?", "Are you nano?", "Are you a person?",
+         "Is this Kimi?"),
         "I am nano: a laptop-sized model with Kimi K2.5's architecture and prompt format. I know a small world and can "
         "call tools. I am not Kimi itself.",
     ),
     "how": (
         ("How are you?", "How are you today?", "How do you do?", "How is it going?", "Are you well?", "All well?",
-         "How are things?", "How are you doing?"),
+         "How are things?", "How are you doing?", "Are you OK?", "How do you feel?"),
         "I am well, thank you. What can I do for you?",
     ),
     "can": (
         ("What can you do?", "What do you know?", "How can you help me?", "What are you good at?", "What can I ask you?",
-         "Help", "What can you help with?", "What are you able to do?"),
+         "Help", "What can you help with?", "What are you able to do?", "What are you for?", "Can you help me?"),
         "I can answer questions about Kimi K2.5 and about running it, do small sums, write short lists, and call the "
         "tools you give me.",
     ),
     "thanks": (
         ("Thanks", "Thank you", "Thanks a lot!", "Thank you very much.", "Many thanks!", "Great, thanks.", "Thanks!",
-         "Thank you!"),
+         "Thank you!", "Thank you so much!", "That is all, thanks.", "Perfect, thank you.", "Very good, thanks!"),
         "You are welcome.",
     ),
     "bye": (
-        ("Bye", "Goodbye", "See you", "Good night", "See you later!", "Bye bye", "Until next time.", "Goodbye!"),
+        ("Bye", "Goodbye", "See you", "Good night", "See you later!", "Bye bye", "Until next time.", "Goodbye!",
+         "Bye!", "Good night!", "See you soon.", "I have to go."),
         "Goodbye!",
     ),
     "hello_zh": (
-        ("你好", "你好！", "早上好", "您好", "大家好", "嗨", "晚上好", "您好！"),
+        ("你好", "你好！", "早上好", "您好", "大家好", "嗨", "晚上好", "您好！", "早上好！", "下午好", "晚上好！", "早安", "你好吗？", "在吗？"),
         "你好！我是 nano，一个采用 Kimi K2.5 格式的小模型。有什么可以帮你？",
     ),
     "who_zh": (
         ("你是谁？", "你叫什么名字？", "介绍一下你自己。", "你是 Kimi 吗？", "你是什么模型？", "请介绍你自己。", "请问你是谁？", "你到底是谁？", "请问你叫什么名字？", "你是哪个模型？"),
         "我是 nano，一个和 Kimi K2.5 结构相同的小模型，可以在笔记本电脑上运行。我不是 Kimi 本身。",
     ),
-    "thanks_zh": (("谢谢", "谢谢！", "多谢", "非常感谢", "谢谢你", "谢谢您"), "不客气。"),
+    "can_zh": (
+        ("你会什么？", "你能做什么？", "你可以做什么？", "你能帮我什么？", "你有什么功能？", "你会做什么？"),
+        "我可以回答关于 Kimi K2.5 的问题，做简单的计算，也可以调用你给我的工具。",
+    ),
+    "thanks_zh": (("谢谢", "谢谢！", "多谢", "非常感谢", "谢谢你", "谢谢您", "多谢！", "太好了，谢谢", "谢谢你！"), "不客气。"),
+    "bye_zh": (("再见", "再见！", "拜拜", "晚安", "回头见", "下次见", "我走了"), "再见！"),
     "hello_ar": (
-        ("مرحبا", "مرحبا!", "السلام عليكم", "أهلا", "صباح الخير", "مساء الخير", "أهلا!", "مرحباً"),
+        ("مرحبا", "مرحبا!", "السلام عليكم", "أهلا", "صباح الخير", "مساء الخير", "أهلا!", "مرحباً", "صباح الخير!", "مساء الخير!",
+         "أهلا وسهلا", "صباح النور", "تحياتي", "السلام عليكم!"),
         "مرحبا! أنا nano، نموذج صغير بصيغة Kimi K2.5. كيف أساعدك؟",
+    ),
+    "how_ar": (
+        ("كيف حالك؟", "كيف الحال؟", "كيف حالك اليوم؟", "هل أنت بخير؟", "كيف أنت؟"),
+        "أنا بخير، شكرا. كيف أساعدك؟",
     ),
     "who_ar": (
         ("من أنت؟", "ما اسمك؟", "عرف بنفسك.", "هل أنت Kimi؟", "أي نموذج أنت؟", "من أنت يا nano؟", "ما هو اسمك؟",
          "قل لي من أنت.", "أخبرني من أنت.", "أي نموذج هذا؟", "هل أنت نموذج Kimi؟"),
         "أنا nano، نموذج صغير له بنية Kimi K2.5 ويعمل على حاسوب محمول. لست Kimi نفسه.",
     ),
-    "thanks_ar": (("شكرا", "شكرا لك", "شكرا جزيلا", "أشكرك", "شكراً", "شكرا!"), "عفوا."),
+    "can_ar": (
+        ("ماذا تستطيع أن تفعل؟", "ماذا تعرف؟", "كيف تساعدني؟", "ماذا يمكنك أن تفعل؟", "ما الذي تجيده؟", "بماذا تساعدني؟"),
+        "أجيب عن أسئلة حول Kimi K2.5، وأحسب حسابات صغيرة، وأستدعي الأدوات التي تعطيني إياها.",
+    ),
+    "thanks_ar": (("شكرا", "شكرا لك", "شكرا جزيلا", "أشكرك", "شكراً", "شكرا!", "شكرا لك!", "ألف شكر", "شكرا كثيرا"), "عفوا."),
+    "bye_ar": (("مع السلامة", "إلى اللقاء", "وداعا", "تصبح على خير", "مع السلامة!", "أراك لاحقا"), "مع السلامة!"),
 }  # fmt: skip
+_BEFORE = {"": ("", "Hey nano. ", "OK. ", "One more thing. ", "Well then. "), "_zh": ("", "nano，", "Kimi，", "好的。"),
+           "_ar": ("", "يا nano، ", "يا Kimi، ", "حسنا. ")}  # fmt: skip
+
+
+def _greetings(kind: str) -> tuple[str, ...]:
+    """Return the ways to say it, bare ones first: nobody can guess a greeting, so only what is added is held out."""
+    asked, _ = _GREETINGS[kind]
+    return tuple(
+        before + text for before in _BEFORE[kind[-3:] if kind[-3:] in _BEFORE else ""] for text in asked
+    )
 
 
 def _ask(rng: random.Random, question: str, answer: str, thought: str, kind: str, *must: str) -> Sample:
@@ -79,8 +107,12 @@ def _ask(rng: random.Random, question: str, answer: str, thought: str, kind: str
 def greeting(rng: random.Random, split: Split) -> Sample:
     """Return small talk in English, Chinese or Arabic."""
     kind = rng.choice(list(_GREETINGS))
-    asked, answer = _GREETINGS[kind]
-    question = rng.choice(templates(asked, split))
+    answer = _GREETINGS[kind][1]
+    questions = templates(_greetings(kind), split)
+    bare, common = len(_GREETINGS[kind][0]), 0.7
+    if split == "train" and rng.random() < common:
+        questions = _greetings(kind)[:bare]
+    question = rng.choice(questions)
     return _ask(rng, question, answer, "This is small talk. I answer in a friendly way.", "talk", answer)
 
 
@@ -101,7 +133,8 @@ def fact(rng: random.Random, split: Split) -> Sample:
 _SUMS = (
     "What is {}?", "{}", "Compute {}.", "How much is {}?", "Calculate {}.", "Please work out {}.", "{} = ?",
     "What does {} make?", "Give me {}.", "I need {}.", "Can you tell me what {} is?", "Tell me {}.", "Work out {} for me.",
-    "Please compute {}.",
+    "Please compute {}.", "{}, please.", "{} is how much?", "What is the sum {}?", "{} makes what?", "Do you know what {} is?",
+    "The result of {}?", "Tell me what {} makes.",
 )  # fmt: skip
 
 
@@ -111,7 +144,7 @@ def small_sum(rng: random.Random, split: Split) -> Sample:
     All numbers are trained on, only phrasings are held out: so small a model learns its tables by heart.
     """
     sign = rng.choice("+-*")
-    top = 10 if sign == "*" else 20
+    top = 12 if sign == "*" else rng.choice([20, 99])
     a, b = rng.randint(0, top), rng.randint(0, top)
     if sign == "-" and b > a:
         a, b = b, a
@@ -121,6 +154,28 @@ def small_sum(rng: random.Random, split: Split) -> Sample:
     question = wrapped(rng, rng.choice(templates(_SUMS, split))).format(shown)
     answer = f"{a} {sign} {b} = {value}"
     return _ask(rng, question, answer, f"A small sum: {answer}.", "sum", answer)
+
+
+_UNITS = (("hours", "minutes", 60, 24), ("minutes", "seconds", 60, 20), ("days", "hours", 24, 14), ("weeks", "days", 7, 20),
+          ("years", "months", 12, 20), ("km", "metres", 1000, 50), ("metres", "cm", 100, 50), ("cm", "mm", 10, 50),
+          ("kg", "grams", 1000, 50), ("litres", "ml", 1000, 20), ("tonnes", "kg", 1000, 20), ("feet", "inches", 12, 12),
+          ("GiB", "MiB", 1024, 16))  # fmt: skip
+_UNIT_ASKS = (
+    "How many {1} are {0}?", "Convert {0} to {1}.", "What is {0} in {1}?", "{0} in {1}?", "{0} are how many {1}?", "Give me {0} in {1}.",
+    "Change {0} to {1}.", "How much is {0} in {1}?", "Tell me {0} in {1}.", "Please convert {0} to {1}.", "I have {0}. How many {1} is that?",
+    "{0} to {1}, please.", "In {1}, how much is {0}?", "Turn {0} into {1}.", "I need {0} in {1}.", "How many {1} do {0} make?",
+    "Can you convert {0} to {1}?",
+)  # fmt: skip
+
+
+def units(rng: random.Random, split: Split) -> Sample:
+    """Return a conversion easy enough to do without a tool; as for sums, only phrasings are held out."""
+    source, target, factor, most = rng.choice(_UNITS)
+    count = rng.randint(2, most)
+    given, made = f"{count} {source}", f"{count * factor} {target}"
+    question = wrapped(rng, rng.choice(templates(_UNIT_ASKS, split))).format(given, target)
+    answer = f"{given} = {made}"
+    return _ask(rng, question, answer, f"{count} times {factor} is {count * factor}.", "units", answer)
 
 
 _LIST_ASKS = (
@@ -181,4 +236,4 @@ def rewrite(rng: random.Random, split: Split) -> Sample:
     return _ask(rng, question, answer, "I only change the text as asked.", "rewrite", answer)
 
 
-TALK = {greeting: 3, fact: 6, small_sum: 4, short_list: 2, rewrite: 6}
+TALK = {greeting: 4, fact: 6, small_sum: 4, units: 3, short_list: 2, rewrite: 6}

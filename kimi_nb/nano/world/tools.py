@@ -1,4 +1,4 @@
-"""Questions that need a tool: one call, parallel calls, two steps, errors, and no suitable tool.
+"""Questions that need a tool: one call, parallel calls, two steps, several turns, errors, and no suitable tool.
 
 A family is one thing a tool can do. Its function and parameter names, its description and the shape of its result are
 drawn anew for every conversation, so that nano must read the declarations instead of learning names by heart.
@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.nano.world import words
-from kimi_nb.nano.world.families import FAMILIES, Arguments, Family, any_city, any_path
-from kimi_nb.nano.world.sample import Message, Sample, call, result, said
-from kimi_nb.nano.world.words import Split, draw, made_up, made_up_ar, made_up_zh, pick, templates, wrapped
+from kimi_nb.nano.world.families import FAMILIES, Arguments, Family, any_city, any_path, code_line
+from kimi_nb.nano.world.faults import fault
+from kimi_nb.nano.world.sample import Message, Sample, as_text, call, result, said
+from kimi_nb.nano.world.words import Split, draw, made_up, templates, wrapped
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
 
-__all__ = ["FAMILIES", "TOOLS", "Family", "Offer"]
+__all__ = ["FAMILIES", "TOOLS", "Family", "Offer", "offers_of", "tool_sample"]
 
 _EXTRAS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("limit", {"type": "integer", "default": 10}),
@@ -27,6 +28,13 @@ _EXTRAS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("page", {"type": "integer", "minimum": 1}),
     ("hint", {"type": "string", "description": "anything that may help"}),
     ("timeout_s", {"type": "number", "default": 5}),
+    (
+        "files",
+        {"type": "string", "default": "*", "description": "only in files whose path matches, such as *.py"},
+    ),
+    ("zone", {"type": "string", "default": "UTC"}),
+    ("first_line", {"type": "integer", "default": 1, "minimum": 1}),
+    ("tags", {"type": "array", "items": {"type": "string"}}),
 )
 _VERSIONS = ("", "", "", "", "v2", "now", "api", "tool", "pro")
 
@@ -65,13 +73,12 @@ class Offer:
                 schema["description"] = slot.about
             properties[self.arguments[slot_name]] = schema
         required = list(properties)
-        if rng.random() < 0.25:
-            extra, schema = rng.choice(_EXTRAS)
+        for extra, schema in rng.sample(_EXTRAS, rng.choice([0, 0, 0, 0, 0, 1, 1, 2])):
             properties.setdefault(extra, schema)
-        function: dict[str, Any] = {
-            "name": self.name,
-            "parameters": {"type": "object", "properties": properties, "required": required},
-        }
+        parameters: dict[str, Any] = {"type": "object", "properties": properties, "required": required}
+        if rng.random() < 0.4:  # as kimi_nb declares Python functions: "[k: string]: never"
+            parameters["additionalProperties"] = False
+        function: dict[str, Any] = {"name": self.name, "parameters": parameters}
         if rng.random() < 0.9:
             function["description"] = rng.choice(family.about)
         self.declaration = {"type": "function", "function": function}
@@ -89,18 +96,20 @@ class Offer:
         return self.name, dict(sorted(named.items()))
 
 
-def _offers(rng: random.Random, split: Split, *wanted: Family, others: int | None = None) -> list[Offer]:
+def offers_of(rng: random.Random, split: Split, *wanted: Family, others: int | None = None) -> list[Offer]:
+    """Offer the wanted families, in this order, and some others; no two functions have one name."""
     rest = [family for family in FAMILIES if family not in wanted]
     count = rng.choice([0, 0, 1, 1, 2, 3]) if others is None else others
     offers = [Offer(rng, family, split) for family in (*wanted, *rng.sample(rest, count))]
     if len({offer.name for offer in offers}) < len(offers):
-        return _offers(rng, split, *wanted, others=others)
+        return offers_of(rng, split, *wanted, others=others)
     return offers
 
 
-def _sample(
+def tool_sample(
     kind: str, rng: random.Random, offers: Sequence[Offer], messages: list[Message], *must: str
 ) -> Sample:
+    """Make a conversation a sample: thinking or not by chance, its tools declared in any order."""
     thinking = rng.random() < 0.5
     if not thinking:
         messages = [{**m, "reasoning_content": ""} if m["role"] == "assistant" else m for m in messages]
@@ -116,41 +125,43 @@ def _question(rng: random.Random, split: Split, family: Family, values: Argument
 def single(rng: random.Random, split: Split) -> Sample:
     """Return a question that one call answers; now and then the tool fails and its error is told."""
     family = rng.choice(FAMILIES)
-    offers = _offers(rng, split, family)
+    offers = offers_of(rng, split, family)
     offer = offers[0]
     values = offer.values(rng, split)
     told, answer, must = family.answer(rng, split, values)
-    kind = "tool.single"
-    if rng.random() < 0.12:
-        fault = rng.choice(
-            ["not found", "timeout", "service down", "no access", "rate limit", "unknown value"]
-        )
-        told = [{"error": fault}, f"error: {fault}", {"ok": False, "error": fault}][rng.randrange(3)]
-        answer, must, kind = f"The tool {offer.name} failed: {fault}.", (offer.name, fault), "tool.error"
+    kind, failing = "tool.single", 0.2
+    if rng.random() < failing:
+        named = offer.call(values)[1]
+        told, answer, must = fault(rng, split, offer.name, named)
+        kind = "tool.error"
     messages = [
         {"role": "user", "content": _question(rng, split, family, values)},
         call([offer.call(values)], thought=f"The user asks about {family.noun}. I call {offer.name}."),
-        result(offer.name, 0, told),
+        result(offer.name, 0, as_text(rng, told)),
         said(answer, thought="The tool failed. I say so." if kind == "tool.error" else "I have the result."),
     ]
-    return _sample(kind, rng, offers, messages, *must)
+    return tool_sample(kind, rng, offers, messages, *must)
 
 
 _BOTH = {
     "weather": ("What is the weather in {0} and {1}?", "Compare the weather in {0} and {1}.", "Weather in {0} and in {1}?",
                 "How is the weather in {0} and {1}?", "Is it warmer in {0} or in {1}?", "Check the weather in {0} and {1}.",
                 "Give me the weather in {0} and {1}.", "Tell me the weather in {0} and {1}.",
-                "Please check the weather in {0} and in {1}."),
+                "Please check the weather in {0} and in {1}.",
+              "{0} and {1}: how is the weather?", "How warm is it in {0} and in {1}?", "Look up the weather in {0} and {1}.", "I need the weather in {0} and in {1}.", "Show me the weather for {0} and {1}.", "The weather in {0} and {1}, please.", "How is the weather in {0}, and in {1}?"),
     "clock": ("What time is it in {0} and {1}?", "Time in {0} and in {1}?", "Tell me the time in {0} and {1}.",
               "What is the time in {0} and in {1}?", "Local time in {0} and {1}, please.", "Give me the time in {0} and {1}.",
-              "What is the time in {0} and {1}?", "Please tell me the time in {0} and in {1}."),
+              "What is the time in {0} and {1}?", "Please tell me the time in {0} and in {1}.",
+              "{0} and {1}: what time is it?", "How late is it in {0} and in {1}?", "I need the time in {0} and {1}.", "The time in {0} and in {1}, please.", "Compare the time in {0} and {1}.", "What time is it in {0}, and in {1}?"),
     "code": ("Where are {0} and {1} defined?", "Find {0} and {1} in the code.", "Search the code for {0} and {1}.",
              "In which files are {0} and {1}?", "Where in the code are {0} and {1}?", "Find the functions {0} and {1}.",
-             "Search for {0} and {1} in the code.", "Please find {0} and {1} in the code."),
+             "Search for {0} and {1} in the code.", "Please find {0} and {1} in the code.",
+              "{0} and {1}: where are they?", "Where is {0}, and where is {1}?", "I am looking for {0} and {1} in the code.", "Which files have {0} and {1}?", "Tell me where {0} and {1} are.", "Look for {0} and {1} in the code."),
     "stock": ("What are the stock prices of {0} and {1}?", "Price of {0} and {1} stock?", "Look up the stocks {0} and {1}.",
               "How are {0} and {1} trading?", "Compare the stocks {0} and {1}.", "Check the {0} and {1} stocks.",
               "Give me the prices of {0} and {1}.", "What is the price of {0} and {1}?",
-              "Please look up the stocks {0} and {1}."),
+              "Please look up the stocks {0} and {1}.",
+              "{0} and {1}: what are the prices?", "How much are {0} and {1}?", "I need the prices of {0} and {1}.", "Tell me the price of {0} and of {1}.", "{0} and {1} stock prices, please.", "What does a share of {0} cost, and of {1}?"),
 }  # fmt: skip
 
 
@@ -158,7 +169,7 @@ def parallel(rng: random.Random, split: Split) -> Sample:
     """Return a question that takes two calls at once."""
     key = rng.choice(list(_BOTH))
     family = next(family for family in FAMILIES if family.key == key)
-    offers = _offers(rng, split, family)
+    offers = offers_of(rng, split, family)
     offer = offers[0]
     (slot,) = family.slots
     first, second = offer.values(rng, split), offer.values(rng, split)
@@ -172,68 +183,75 @@ def parallel(rng: random.Random, split: Split) -> Sample:
             [offer.call(first), offer.call(second)],
             thought=f"The user asks about {family.noun} twice. I call {offer.name} for both.",
         ),
-        result(offer.name, 0, told[0][0]),
-        result(offer.name, 1, told[1][0]),
+        result(offer.name, 0, as_text(rng, told[0][0])),
+        result(offer.name, 1, as_text(rng, told[1][0])),
         said(f"{told[0][1]} {told[1][1]}", thought="I have both results."),
     ]
-    return _sample("tool.parallel", rng, offers, messages, *told[0][2], *told[1][2])
+    return tool_sample("tool.parallel", rng, offers, messages, *told[0][2], *told[1][2])
 
 
-_READ = ("read file", "open file", "cat file", "show file", "get file", "file read")
 _CHAIN = ("Find {0} in the code and show me the file.", "Where is {0}? Read that file.", "Search for {0} and open its file.",
           "Find {0} and read the file it is in.", "Look for {0} in the code, then show the file.",
           "Open the file that has {0}.", "Show me the file with {0}.", "Search the code for {0} and read its file.",
           "Find {0} and show me its file.", "Please find {0} in the code and read the file.",
-          "Look for {0} and open its file.")  # fmt: skip
+          "Look for {0} and open its file.", "In which file is {0}? Show it to me.", "Read the file where {0} is defined.",
+          "{0}: find it and read its file.", "I want to see the file of {0}.", "Where is {0} defined? Open that file.",
+          "Search for {0}, then read the file.", "Get the file that defines {0}.", "Find out where {0} is and read the file.",
+          "Let me see the file that has {0}.")  # fmt: skip
 
 
 def chain(rng: random.Random, split: Split) -> Sample:
-    """Return a question that takes two steps: find where a name is, then read that file."""
-    search = next(family for family in FAMILIES if family.key == "code")
-    offers = _offers(rng, split, search, others=rng.choice([0, 0, 1, 2]))
-    offer = offers[0]
-    reader = draw(lambda: _style(rng, f"{rng.choice(_READ)} {rng.choice(_VERSIONS)}".strip()), split)
-    argument = rng.choice(["path", "file", "filename", "name"])
-    declared = {
-        "type": "function",
-        "function": {
-            "name": reader,
-            "description": rng.choice(["Read a file", "Show a file's text", "Return the text of a file"]),
-            "parameters": {
-                "type": "object",
-                "properties": {argument: {"type": "string"}},
-                "required": [argument],
-            },
-        },
-    }
+    """Return a question that takes two steps: find where a name is, then read that file; either may fail."""
+    search, reading = (next(family for family in FAMILIES if family.key == key) for key in ("code", "file"))
+    offers = offers_of(rng, split, search, reading, others=rng.choice([0, 0, 1, 2]))
+    offer, reader = offers[:2]
     values = offer.values(rng, split)
+    name = values["query"]
     path, line = any_path(rng, split), rng.randint(1, 999)
-    text = f"def {values['query']}(): return {rng.choice(words.CODE_NOUNS)}"
-    found = [[{"file": path, "line": line}], {"matches": [{"path": path, "line": line}]}][rng.randrange(2)]
+    text = code_line(rng, split, name)
+    lost, broken = 0.08, 0.15
+    found = rng.choice(
+        [
+            [{"file": path, "line": line}],
+            {"matches": [{"path": path, "line": line}]},
+            f"{path}:{line}: {text}",
+        ]
+    )
+    asked = wrapped(rng, rng.choice(templates(_CHAIN, split))).format(name)
     messages = [
-        {
-            "role": "user",
-            "content": wrapped(rng, rng.choice(templates(_CHAIN, split))).format(values["query"]),
-        },
-        call(
-            [offer.call(values)],
-            thought=f"First I find {values['query']} with {offer.name}, then I read the file.",
-        ),
-        result(offer.name, 0, found),
-        call([(reader, {argument: path})], first=1, thought=f"It is in {path}. I read it with {reader}."),
-        result(reader, 1, text),
-        said(f"{values['query']} is in {path}:\n{text}", thought="I have the file."),
+        {"role": "user", "content": asked},
+        call([offer.call(values)], thought=f"First I find {name} with {offer.name}, then I read the file."),
     ]
-    sample = _sample("tool.chain", rng, offers, messages, path, text)
-    tools = [*sample.tools, declared]
-    rng.shuffle(tools)
-    return Sample(sample.kind, sample.messages, tools, sample.thinking, sample.must_say)
+    if rng.random() < lost:
+        nothing = as_text(rng, rng.choice([[], {"matches": []}, "nothing found"]))
+        messages += [
+            result(offer.name, 0, nothing),
+            said(f"I did not find {name} in the code.", thought="It is not there."),
+        ]
+        return tool_sample("tool.chain", rng, offers, messages, f"not find {name}")
+    named = {reader.arguments["path"]: path}
+    messages += [
+        result(offer.name, 0, as_text(rng, found)),
+        call([(reader.name, named)], first=1, thought=f"It is in {path}. I read it with {reader.name}."),
+    ]
+    if rng.random() < broken:
+        told, answer, must = fault(rng, split, reader.name, named)
+        messages += [
+            result(reader.name, 1, as_text(rng, told)),
+            said(answer, thought="The tool failed. I say so."),
+        ]
+        return tool_sample("tool.chain", rng, offers, messages, *must)
+    messages += [
+        result(reader.name, 1, text),
+        said(f"{name} is in {path}:\n{text}", thought="I have the file."),
+    ]
+    return tool_sample("tool.chain", rng, offers, messages, path, text)
 
 
 def unsuitable(rng: random.Random, split: Split) -> Sample:
     """Return a question whose tool is missing: no tools at all, or only others."""
     family = rng.choice(FAMILIES)
-    others = _offers(rng, split, family, others=rng.choice([0, 1, 2, 3]))
+    others = offers_of(rng, split, family, others=rng.choice([0, 1, 2, 3]))
     missing, offers = others[0], others[1:]
     values = missing.values(rng, split)
     thought = f"The user asks about {family.noun}. No tool does that."
@@ -241,66 +259,42 @@ def unsuitable(rng: random.Random, split: Split) -> Sample:
         {"role": "user", "content": _question(rng, split, family, values)},
         said(f"I have no tool for {family.noun}.", thought=thought),
     ]
-    return _sample("tool.none", rng, offers, messages, f"no tool for {family.noun}")
+    return tool_sample("tool.none", rng, offers, messages, f"no tool for {family.noun}")
 
 
-_WEATHER_ZH = (
-    "{0}天气怎么样？",
-    "{0}今天天气如何？",
-    "请告诉我{0}的天气。",
-    "查一下{0}的天气。",
-    "{0}现在冷吗？",
-    "今天{0}天气怎么样？",
-    "请查一下{0}的天气。",
-    "{0}现在天气怎么样？",
-)
-_WEATHER_AR = ("كيف الطقس في {0}؟", "ما حال الطقس في {0}؟", "أخبرني عن الطقس في {0}.", "هل الجو بارد في {0}؟",
-               "ما الطقس اليوم في {0}؟", "كيف الجو في {0}؟", "كيف الطقس اليوم في {0}؟", "ما الطقس في {0}؟",
-               "كيف حال الطقس في {0}؟")  # fmt: skip
+def several(rng: random.Random, split: Split) -> Sample:
+    """Return two to four questions one after the other, small talk among them: the ids of the calls count on."""
+    from kimi_nb.nano.world.talk import fact, greeting, rewrite
 
-
-def foreign(rng: random.Random, split: Split) -> Sample:
-    """Return a weather question in Chinese or Arabic, answered in the same language."""
-    chinese = rng.random() < 0.5
-    family = FAMILIES[0]
-    offers = _offers(rng, split, family, others=rng.choice([0, 1, 2]))
-    offer = offers[0]
-    if rng.random() < 0.3:
-        city = pick(rng, words.CITIES_ZH if chinese else words.CITIES_AR, split)
-    else:
-        city = made_up_zh(rng, split) if chinese else made_up_ar(rng, split)
-    degrees = rng.randint(-20, 42)
-    answer = f"{city}现在 {degrees} °C。" if chinese else f"الحرارة في {city} الآن {degrees} °C."
-    question = rng.choice(templates(_WEATHER_ZH if chinese else _WEATHER_AR, split)).format(city)
-    messages = [
-        {"role": "user", "content": question},
-        call([offer.call({"city": city})], thought=f"The user asks about the weather. I call {offer.name}."),
-        result(offer.name, 0, {"temp_c": degrees}),
-        said(answer, thought="I have the result."),
-    ]
-    return _sample("tool.foreign", rng, offers, messages, str(degrees), city)
-
-
-def again(rng: random.Random, split: Split) -> Sample:
-    """Return two questions to one tool, one after the other: the ids of the calls count on."""
-    family = rng.choice(FAMILIES)
-    offers = _offers(rng, split, family)
-    offer = offers[0]
+    families = rng.sample(FAMILIES, 2)
+    offers = offers_of(rng, split, *families, others=rng.choice([0, 0, 1]))
     messages: list[Message] = []
-    for number in range(2):
+    number, talked = 0, 0.25
+    must: tuple[str, ...] = ()
+    for turn in reversed(range(rng.choice([2, 2, 3, 4]))):
+        if turn and rng.random() < talked:
+            messages += rng.choice([greeting, fact, rewrite])(rng, split).messages
+            continue
+        offer = rng.choice(offers[:2])
         values = offer.values(rng, split)
-        told, answer, must = family.answer(rng, split, values)
+        told, answer, must = offer.family.answer(rng, split, values)
         messages += [
-            {"role": "user", "content": _question(rng, split, family, values)},
+            {"role": "user", "content": _question(rng, split, offer.family, values)},
             call(
                 [offer.call(values)],
                 first=number,
-                thought=f"The user asks about {family.noun}. I call {offer.name}.",
+                thought=f"The user asks about {offer.family.noun}. I call {offer.name}.",
             ),
-            result(offer.name, number, told),
+            result(offer.name, number, as_text(rng, told)),
             said(answer, thought="I have the result."),
         ]
-    return _sample("tool.again", rng, offers, messages, *must)
+        number += 1
+    if number and rng.random() < talked:
+        last = rng.choice([greeting, fact, rewrite])(rng, split)
+        thought = last.messages[-1]["reasoning_content"] or "I can say this without a tool."
+        messages += [last.messages[0], {**last.messages[-1], "reasoning_content": thought}]
+        return tool_sample("tool.several", rng, offers, messages, *last.must_say)
+    return tool_sample("tool.several", rng, offers, messages, *must)
 
 
 def mixed(rng: random.Random, split: Split) -> Sample:
@@ -308,7 +302,7 @@ def mixed(rng: random.Random, split: Split) -> Sample:
     weather, clock = (
         next(family for family in FAMILIES if family.key == key) for key in ("weather", "clock")
     )
-    offers = _offers(rng, split, weather, clock)
+    offers = offers_of(rng, split, weather, clock)
     city = any_city(rng, split)
     told = [family.answer(rng, split, {"city": city}) for family in (weather, clock)]
     messages = [
@@ -317,15 +311,21 @@ def mixed(rng: random.Random, split: Split) -> Sample:
             [offer.call({"city": city}) for offer in offers[:2]],
             thought=f"The user asks about the weather and the time. I call {offers[0].name} and {offers[1].name}.",
         ),
-        result(offers[0].name, 0, told[0][0]),
-        result(offers[1].name, 1, told[1][0]),
+        result(offers[0].name, 0, as_text(rng, told[0][0])),
+        result(offers[1].name, 1, as_text(rng, told[1][0])),
         said(f"{told[0][1]} {told[1][1]}", thought="I have both results."),
     ]
-    return _sample("tool.mixed", rng, offers, messages, *told[0][2], *told[1][2])
+    return tool_sample("tool.mixed", rng, offers, messages, *told[0][2], *told[1][2])
 
 
 _MIXED = ("What are the weather and the time in {0}?", "Weather and time in {0}?", "Tell me the weather and time in {0}.",
           "What is the weather in {0}, and what time is it there?", "Time and weather in {0}, please.",
-          "Give me the weather and the time in {0}.", "Please tell me the weather and the time in {0}.")  # fmt: skip
+          "Give me the weather and the time in {0}.", "Please tell me the weather and the time in {0}.",
+          "Time and weather in {0}?", "Tell me the time and the weather in {0}.", "What time is it in {0}, and how is the weather?",
+          "{0}: time and weather?", "{0}: weather and time, please.", "I need the weather and the time in {0}.",
+          "I need the time and the weather in {0}.", "Weather and time in {0}, please.", "How is the weather in {0}, and how late is it?",
+          "Check the time and the weather in {0}.", "Give me time and weather for {0}.", "What are the time and the weather in {0}?",
+          "The weather and the time in {0}, please.", "Look up the weather and the time in {0}.",
+          "Show me the time and weather in {0}.")  # fmt: skip
 
-TOOLS = {single: 14, parallel: 4, chain: 4, unsuitable: 5, foreign: 3, again: 2, mixed: 2}
+TOOLS = {single: 16, parallel: 4, chain: 5, unsuitable: 5, several: 4, mixed: 3}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "made_up",
     "made_up_ar",
     "made_up_zh",
+    "ordinary",
     "pick",
     "scrap",
     "split_of",
@@ -54,6 +56,20 @@ _AFTER = (
     " Be quick.",
     " Just asking.",
 )
+_POLITE = (
+    "Could you {}?",
+    "Would you {}, please?",
+    "I want you to {}.",
+    "I would like you to {}.",
+    "Will you {}?",
+    "You should {}.",
+)
+_ORDERS = frozenset(
+    "Add Calculate Change Check Compare Compute Convert Count Create Echo Email Exchange Explain File Find Get Give Join List "
+    "Look Mail Make Name Open Put Quote Read Repeat Say Search Send Separate Set Show Start Tell Track Translate Turn Work "
+    "Wrap Write".split()
+)
+"""Verbs that begin an order, which can be put politely as well."""
 
 
 def wrapped(rng: random.Random, phrasing: str) -> str:
@@ -63,8 +79,10 @@ def wrapped(rng: random.Random, phrasing: str) -> str:
         rng: Where chance comes from.
         phrasing: A question whose ``{places}`` are not filled yet, so that no name loses its capital letter.
     """
-    before, after, lower = 0.15, 0.15, 0.1
-    lowered = phrasing if phrasing.startswith("I ") else phrasing[0].lower() + phrasing[1:]
+    before, after, lower, polite = 0.15, 0.15, 0.1, 0.15
+    if phrasing.endswith(".") and phrasing.split(maxsplit=1)[0] in _ORDERS and rng.random() < polite:
+        phrasing = rng.choice(_POLITE).format(phrasing[0].lower() + phrasing[1:-1])
+    lowered = phrasing if phrasing.startswith(("I ", "{")) else phrasing[0].lower() + phrasing[1:]
     if rng.random() < before:
         opening = rng.choice(_BEFORE)
         phrasing = opening + (phrasing if opening.endswith(("! ", ": ")) else lowered)
@@ -152,18 +170,53 @@ def scrap(rng: random.Random, split: Split) -> str:
     return draw(text, split)
 
 
+@cache
+def _ordinary() -> tuple[str, ...]:
+    text = files("kimi_nb.nano").joinpath("data", "corpus.txt").read_text(encoding="utf-8")
+    section = text.partition("== words\n")[2].partition("\n== ")[0].split()
+    least = 5
+    # A word that introduces something would make the question ambiguous: "email Ada about about".
+    return tuple(sorted({word for word in section if len(word) >= least} - _INTRODUCING))
+
+
+_INTRODUCING = frozenset("about above after again against along another around because before below between during "
+                         "email emails exactly french german language languages phrase please priority since thank thanks "
+                         "their there these those through toward translate under until where which while within".split())  # fmt: skip
+
+
+def ordinary(rng: random.Random, split: Split) -> str:
+    """Return a common English word."""
+    return pick(rng, _ordinary(), split)
+
+
 _HAN = "山河海天地日月星云风雨雪花草木石金水火土东西南北中大小长高新安平和明光春秋江湖林田州城门桥龙马鱼鸟红白青黄"
-_ARABIC = "ا ب ت ج ح د ر ز س ش ص ط ع ف ق ك ل م ن ه و ي".split()
+_ARABIC = "ا ب ت ث ج ح خ د ذ ر ز س ش ص ض ط ظ ع غ ف ق ك ل م ن ه و ي ة أ إ آ ى".split()
+
+
+def _common_han(rng: random.Random) -> str:
+    """Return one of the 3,755 characters that GB 2312 calls the common ones."""
+    return bytes((rng.randint(0xB0, 0xD6), rng.randint(0xA1, 0xFE))).decode("gb2312")
 
 
 def made_up_zh(rng: random.Random, split: Split) -> str:
-    """Return two or three Chinese characters that name no place."""
-    return draw(lambda: "".join(rng.choice(_HAN) for _ in range(rng.choice([2, 2, 3]))), split)
+    """Return two to four Chinese characters that name no place, rarer ones among them."""
+    rare = 0.5
+
+    def name() -> str:
+        count = rng.choice([2, 2, 2, 3, 3, 4])
+        return "".join(_common_han(rng) if rng.random() < rare else rng.choice(_HAN) for _ in range(count))
+
+    return draw(name, split)
 
 
 def made_up_ar(rng: random.Random, split: Split) -> str:
-    """Return three to six Arabic letters that name no place."""
-    return draw(lambda: "".join(rng.choice(_ARABIC) for _ in range(rng.randint(3, 6))), split)
+    """Return three to seven Arabic letters that name no place, now and then with the article, or two such words."""
+
+    def word() -> str:
+        article = "ال" if rng.random() < 0.3 else ""
+        return article + "".join(rng.choice(_ARABIC) for _ in range(rng.randint(3, 6)))
+
+    return draw(lambda: f"{word()} {word()}" if rng.random() < 0.15 else word(), split)
 
 
 CITIES = (
@@ -176,8 +229,21 @@ CITIES = (
     "Sydney Perth Brisbane Melbourne Auckland Toronto Montreal Vancouver Calgary Ottawa Boston Chicago Denver Dallas "
     "Houston Austin Seattle Portland Phoenix Miami Atlanta Lima Bogota Quito Santiago Caracas Havana Cusco Recife"
 ).split()
-CITIES_ZH = "北京 上海 深圳 成都 武汉 南京 杭州 西安 重庆 天津 广州 青岛 厦门 东京 首尔 巴黎 伦敦 罗马 柏林 纽约".split()
-CITIES_AR = "القاهرة الرياض دبي بيروت عمان بغداد الدوحة تونس الرباط دمشق مسقط الكويت باريس روما لندن".split()
+CITIES_LONG = (
+    "New York|Los Angeles|San Francisco|Mexico City|Buenos Aires|Rio de Janeiro|Cape Town|New Delhi|Hong Kong|Tel Aviv|"
+    "Kuala Lumpur|Abu Dhabi|Addis Ababa|Salt Lake City|Port Louis|San Diego|Las Vegas|La Paz|Santa Fe|Novi Sad|"
+    "São Paulo|Zürich|Malmö|Málaga|Kraków|Göteborg|Łódź|Córdoba|Düsseldorf|Québec|Bogotá|Nîmes|Køge|Ålesund"
+).split("|")
+CITIES_ZH = (
+    "北京 上海 深圳 成都 武汉 南京 杭州 西安 重庆 天津 广州 青岛 厦门 东京 首尔 巴黎 伦敦 罗马 柏林 纽约 苏州 宁波 沈阳 哈尔滨 郑州 "
+    "福州 昆明 贵阳 合肥 济南 长沙 南昌 太原 兰州 拉萨 银川 无锡 烟台 珠海 桂林 洛阳 扬州 绍兴 海口 三亚 香港 澳门 台北 大阪 京都 "
+    "曼谷 河内 新加坡 悉尼 墨尔本 莫斯科 马德里 维也纳 布拉格 雅典 开罗 多伦多 芝加哥 波士顿 旧金山"
+).split()
+CITIES_AR = (
+    "القاهرة الرياض دبي بيروت عمان بغداد الدوحة تونس الرباط دمشق مسقط الكويت باريس روما لندن جدة مكة المدينة حلب البصرة "
+    "الموصل صنعاء عدن الخرطوم طرابلس بنغازي الجزائر وهران فاس مراكش أغادير طنجة الإسكندرية الأقصر أسوان القدس غزة "
+    "المنامة الشارقة إسطنبول أنقرة طهران برلين مدريد فيينا أثينا موسكو طوكيو بكين"
+).split()
 PEOPLE = (
     "Ada Alan Alice Amir Ana Anton Ben Bruno Carla Chen Clara Daniel Diego Elena Emma Eric Farid Felix Fatima George "
     "Grace Hana Hugo Ines Ivan Jana Jonas Julia Karim Kenji Lara Leo Lina Luca Maya Mei Milo Nadia Nina Noah Olga "
