@@ -127,7 +127,7 @@ def code_line(rng: random.Random, split: Split, name: str = "") -> str:
         given = ", ".join(
             f"{rng.choice(words.CODE_NOUNS)}: {rng.choice(_TYPES)}" for _ in range(rng.randint(0, 2))
         )
-        return rng.choice([f"def {name}({given}) -> {rng.choice(_TYPES)}:", f"def {name}({given}):",
+        return rng.choice([f"def {name}({given}) -> {rng.choice(_TYPES)}:", f"def {name}({given}):", f"def {name}(",
                            f"def {name}(): return {rng.choice(words.CODE_NOUNS)}", f"class {name}:"])  # fmt: skip
     noun, other = rng.choice(words.CODE_NOUNS), any_identifier(rng, split)
     return rng.choice([f"import {noun}", f"from {noun} import {other}", f"{noun} = {other}({rng.randint(0, 999)})",
