@@ -431,4 +431,15 @@ else:
 # print(reply.choices[0].message.content)
 # ```
 #
+# Many questions at once, with asyncio; the server answers as many together as it has slots:
+#
+# ```python
+# import asyncio
+# from kimi_nb.chat import AsyncChat
+#
+# async def all_of(engine, questions):
+#     async with AsyncChat(engine) as chat:
+#         return await asyncio.gather(*(chat.ask(each, mode="instant") for each in questions))
+# ```
+#
 # Never write `User:` and `Assistant:` into a message yourself: the chat template does that, in Kimi's own tokens. Notebook 5 has the full server command, for llama-server and for vLLM.

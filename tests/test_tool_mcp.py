@@ -197,6 +197,9 @@ def test_leaving_ends_it_and_its_tools_say_so():
     with pytest.raises(ConnectionError, match="is not connected"):
         tools["good"]()
     server.close()
+    with server:  # and it can be started again
+        assert list(named(server)) == ["good"]
+        assert server.refused == {}
 
 
 def test_it_does_not_outlive_us_whatever_happens():

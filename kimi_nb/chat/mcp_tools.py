@@ -178,6 +178,7 @@ class McpServer:
         return streamable_http_client(self._url, http_client=await stack.enter_async_context(http))
 
     async def _list(self) -> None:
+        self.tools, self.refused = [], {}
         cursor: str | None = None
         seen: set[str] = set()
         for _ in range(_MOST_PAGES):
