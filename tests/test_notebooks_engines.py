@@ -68,7 +68,8 @@ def test_inference(ran, kind):
     assert not any("grammar" in body or "return_progress" in body for body in scripted.bodies)
 
 
-@one_now_and_one_later("moonshot", "vllm")
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["vllm", "moonshot"])
 def test_serving(ran, kind):
     scripted, shown = ran("05_serving", kind)
     assert "models: ['kimi-k2.5']" in shown
