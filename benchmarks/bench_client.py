@@ -136,9 +136,10 @@ def compare(
     return theirs[2:], mine[2:], replies[2:]  # the first two rounds warm up
 
 
-def row(name: str, first: str, second: str, third: str, target: str, ratio: float | None) -> None:
+def row(name: str, first: str, second: str, third: str, target: str, ratio: float | str) -> None:
     """Print a row of the table."""
-    print(f"{name:<44}{first:>9}{second:>9}{third:>9}{target:>8}{'' if ratio is None else f'{ratio:.2f}':>7}")
+    last = ratio if isinstance(ratio, str) else f"{ratio:.2f}"
+    print(f"{name:<44}{first:>9}{second:>9}{third:>9}{target:>8}{last:>7}")
 
 
 def show(name: str, theirs: list[Times], mine: list[Times]) -> bool:
@@ -186,7 +187,7 @@ def main() -> int:
         return 1
     where = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     print(f"{rounds} rounds of {TOKENS} tokens; {where}")
-    row("", "curl", "ours", "cost", "target", None)
+    row("", "curl", "ours", "cost", "target", "ratio")
     settings = Settings(ctx_size=4096, parallel=1, threads=1)
     with LlamaServer(nano_path(), alias="nano", settings=settings) as server:
         theirs, mine, replies = compare(server.engine, {"ignore_eos": True, "temperature": 0}, rounds)
@@ -201,7 +202,7 @@ def main() -> int:
             finally:
                 process.kill()
         met &= show(f"scripted, {per_s} tokens/s", theirs, mine)
-    row("", "", "median", "worst", "", None)
+    row("", "", "median", "worst", "target", "ratio")
     met &= show_meter(replies)
     return int(not met)
 
