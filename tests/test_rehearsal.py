@@ -9,15 +9,18 @@ import time
 from dataclasses import replace
 
 import pytest
+import scripted_bench
 from header_models import ORACLE_MODELS
 
 from kimi_nb.cli import main
+from kimi_nb.engine import Build
 from kimi_nb.errors import RehearsalError, UsageError
 from kimi_nb.machine import load_profile as load_machine
 from kimi_nb.machine import probe
 from kimi_nb.model import read_header
 from kimi_nb.plan import Settings
 from kimi_nb.plan.profile import forecast_from
+from kimi_nb.plan.profile_forecast import forecast_from as forecast_at
 from kimi_nb.rehearse.disk_speed import disk_read_mib_s
 from kimi_nb.rehearse.private_folder import rehearse_home
 from kimi_nb.rehearse.program import choose_slices, stages
@@ -197,6 +200,61 @@ def test_what_is_measured_on_a_gpu(kimi):
     assert [s.needed for s in planned[:1]] == [True]
     with_threads = [s for s in planned if s.settings.cpu_moe and s.tests.writes]
     assert len({s.tests.threads for s in with_threads}) == 2
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A model of Kimi's architecture, small enough that its slices are written in no time."""
+    shape = replace(
+        ORACLE_MODELS["TQ1"], n_layer=31, n_embd=512, n_ff=512, n_ff_exp=256, n_head=8, q_lora=256, kv_lora=256,
+        n_expert=32, n_used=4, n_vocab=2000,
+    )  # fmt: skip
+    return shape.read(tmp_path_factory.mktemp("wide") / "wide.gguf")
+
+
+@pytest.fixture
+def scripted(tmp_path, monkeypatch, wide):
+    """A build whose llama-bench answers from a table."""
+    program = tmp_path / "bin" / "llama-bench"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{scripted_bench.__file__}" "$@"\n')
+    program.chmod(0o755)
+    whole = {"n_vocab": wide.vocab_size, "n_expert": wide.expert_count}
+    monkeypatch.setenv("SCRIPTED_WHOLE", json.dumps(whole))
+    return Build(program.parent, "cuda", "scripted", {"files": {}})
+
+
+def test_a_gpu_machine_from_slices_to_the_whole(wide, scripted):
+    """Experts on the GPU, on the processor and sent over PCIe; what is forecast is what the table would take."""
+    machine = load_machine("rtx4090-256gb")
+    cores = machine.cpu.usable_cores
+    found = rehearse(wide, machine, budget_s=60, build=scripted)
+    assert not any("time was over" in limit for limit in found.limits)
+    assert {cost.way for cost in found.costs} == {"gpu", "experts_cpu", "experts_offload"}
+    cost = scripted_bench.COSTS
+    for on_cpu in (0, 1, 12, 31):
+        moved = max(on_cpu - 1, 0)  # the first layer is dense
+        settings = Settings(ctx_size=4096, n_gpu_layers=99, n_cpu_moe=on_cpu, threads=cores)
+        told = forecast_at(found, wide, settings, machine, prompt_tokens=512)
+        writing = cost["fixed"] + cost["dense"] + cost["head"] + (30 - moved) * cost["gpu"]
+        writing += moved * cost["experts_cpu"] * 16 / cores
+        assert told.decode_tok_s.expected == pytest.approx(1000 / writing, rel=0.06)
+        assert told.decode_bound == ("cpu" if moved > 2 else "gpu")
+    told = forecast_at(
+        found, wide, Settings(ctx_size=4096, cpu_moe=True, ubatch_size=512), machine, prompt_tokens=512
+    )
+    reading = (cost["fixed"] + cost["dense"]) * (1 + 0.05 * 512) + 29 * cost["experts_offload"] + cost["head"]
+    assert told.prefill_tok_s.expected == pytest.approx(512_000 / reading, rel=0.1)
+    assert told.prefill_bound == "pcie"
+
+
+def test_what_was_disturbed_is_measured_again(wide, scripted, tmp_path, monkeypatch):
+    machine = load_machine("cpu-512gb")
+    calm = rehearse(wide, machine, budget_s=60, build=scripted)
+    monkeypatch.setenv("SCRIPTED_CALLS", str(tmp_path / "calls"))
+    uneasy = rehearse(wide, machine, budget_s=60, build=scripted)
+    for one, other in zip(calm.costs, uneasy.costs, strict=True):
+        assert other.ms.expected == pytest.approx(one.ms.expected, rel=1e-6)
 
 
 def test_the_disk_is_read_past_the_cache(tmp_path):
