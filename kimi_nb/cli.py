@@ -49,8 +49,11 @@ def _load(verb: str) -> _Verb:
 class _Parser(argparse.ArgumentParser):
     """A parser whose complaints are ours: one line with an id, and not a page of usage before it."""
 
+    #: The verb that was asked for, where this is the parser above the verbs': it is told of words left over.
+    chosen = ""
+
     def error(self, message: str) -> NoReturn:
-        asked = f"See {self.prog} --help."
+        asked = f"See {self.prog}{self.chosen and ' ' + self.chosen} --help."
         if (wrong := re.match(r"argument VERB: invalid choice: '([^']*)'", message)) is not None:
             message = f"there is no verb {wrong[1]!r}"
             if near := get_close_matches(wrong[1], VERBS, n=1):
@@ -65,6 +68,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 1 the answer is no or something failed, 2 wrong use, 130 after Ctrl-C.",
         allow_abbrev=False,
     )
+    parser.chosen = chosen if chosen in VERBS else ""
     parser.add_argument("--version", action="version", version=f"kimi-nb {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, summary in VERBS.items():

@@ -227,6 +227,8 @@ def test_wrong_options_are_refused_by_the_parser(options, capsys):
         ({"source": Path("/")}, "KNB204: .*it has no CMakeLists.txt"),
         ({"backend": "abacus"}, "KNB207: there is no backend 'abacus'"),
         ({"jobs": 0}, "KNB207: cannot build with 0 jobs"),
+        ({"source": Path(__file__)}, "KNB204: .*it is a file"),
+        ({"backend": "cpu", "cuda_arch": "90"}, "KNB207: --cuda-arch does not go with the cpu backend"),
         ({"cuda_arch": "sm_90"}, "KNB207: 'sm_90' is not a CUDA architecture"),
         ({"ref": "--upload-pack=x"}, "KNB205: .*is not a git ref"),
         ({"ref": "master", "source": Path("/")}, "KNB204: both a source folder and a ref"),

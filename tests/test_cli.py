@@ -31,7 +31,7 @@ def ran(words, **options):
     [
         ([], "VERB"),
         (["chekc"], "Did you mean kimi-nb check?"),
-        (["check", "--frob"], "--frob"),
+        (["check", "--frob"], "unrecognized arguments: --frob. See kimi-nb check --help."),
         (["estimate"], "--gguf --model is required"),
         (["build", "--jobs", "0"], "'0' is not a whole number from 1 up"),
         (["build", "--jobs", "\u0663"], "is not a whole number from 1 up"),
@@ -152,7 +152,8 @@ def test_a_folder_is_made_with_those_above_it(tmp_path):
 def told():
     """Return what our texts say of our command: whole lines to copy, and mentions in a sentence."""
     lines, mentions = [], []
-    for path in [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.py"))]:
+    texts = [*(ROOT / "notebooks").glob("*.py"), *(ROOT / "kimi_nb/troubles").glob("*.toml")]
+    for path in [ROOT / "README.md", *sorted(texts)]:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".py":
             text = re.sub(r"^# ?", "", text, flags=re.MULTILINE)

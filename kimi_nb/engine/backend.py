@@ -121,6 +121,13 @@ def choose_backend(wanted: str | None = None, cuda_arch: str | None = None) -> B
             why="an architecture is a compute capability without its point, as 90 for an H100",
             fix='Give one such as 90, or several such as "86;89".',
         )
+    if cuda_arch is not None and wanted not in {None, "cuda"}:
+        raise UsageError(
+            "KNB207",
+            f"--cuda-arch does not go with the {wanted} backend",
+            why="it says which NVIDIA GPUs to build for",
+            fix="Leave one of the two out.",
+        )
     if wanted == "cuda" or (wanted is None and cuda_arch is not None):
         return _cuda(cuda_arch)
     if wanted == "metal":

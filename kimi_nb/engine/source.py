@@ -58,7 +58,11 @@ def folder_source(folder: Path) -> Source:
         raise UsageError(
             "KNB204",
             f"{folder} is not a checkout of llama.cpp",
-            why=f"it has no {lacking[0]}" if folder.is_dir() else "there is no such folder",
+            why=f"it has no {lacking[0]}"
+            if folder.is_dir()
+            else "it is a file"
+            if folder.exists()
+            else "there is no such folder",
             fix="Name the top folder of a checkout: the one that holds CMakeLists.txt and include/llama.h.",
         )
     return Source(f"tree:{_tree_hash(folder)}", str(folder), None, folder)

@@ -62,7 +62,8 @@ class FileSource:
         if stat.S_ISREG(info.st_mode):
             return info.st_size
         if not stat.S_ISDIR(info.st_mode):
-            raise fault("KNB332", self.label, "it is a pipe, a socket or a device, not a file")
+            why = "it is a pipe, a socket or a device, not a file"
+            raise fault("KNB332", self.label, why, fix="Name the .gguf file itself.")
         first = min((found.name for found in path.rglob("*.gguf")), default=None)
         fix = f"Name the file in it, such as {first}." if first else "Name a .gguf file; there is none in it."
         raise UsageError("KNB330", f"{path} cannot be read", why="it is a folder", fix=fix)

@@ -77,7 +77,7 @@ class Number(Knob):
         except TypeError:
             number = None
         if number is None or isinstance(value, bool) or not self.low <= number <= self.high:
-            top = "up" if self.high == INT_MAX else f"to {self.high}"
+            top = "up" if self.high == INT_MAX and (number or 0) < self.high else f"to {self.high}"
             raise ValueError(", or ".join([f"it takes a whole number from {self.low} {top}", *self.words]))
         return number
 
