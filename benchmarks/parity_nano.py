@@ -1,7 +1,7 @@
 """Compare the network that nano is trained with to llama.cpp: same weights, same text, both in 32 bits.
 
 ``python benchmarks/parity_nano.py FILE.gguf [--positions N]``, with the ``train`` extra installed. FILE is an
-F32 export: ``python -m kimi_nb.nano.training.export CHECKPOINT FILE.gguf --encoding F32``.
+F32 export: ``python -m kimi_nb.nano.training.weights FOLDER FILE.gguf --encoding F32``.
 """
 
 from __future__ import annotations

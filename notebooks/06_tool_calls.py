@@ -533,15 +533,15 @@ else:
 # - **vLLM**: `--tool-call-parser kimi_k2 --enable-auto-tool-choice --reasoning-parser kimi_k2`; without the second flag, `tool_choice="auto"` is refused.
 # - **Moonshot's API**: nothing. Leave out `temperature`.
 #
-# With the plain openai package on llama-server, send the TypeScript declarations yourself:
+# With the plain openai package on llama-server, send the TypeScript declarations yourself, and the JSON in the same order: llama-server holds the model to the order of the JSON when it writes arguments.
 #
 # ```python
-# from kimi_nb.model import encode_tools
+# from kimi_nb.model import encode_tools, in_kimis_order
 #
 # client.chat.completions.create(
 #     model="kimi-k2.5",
 #     messages=messages,
-#     tools=tools,
+#     tools=in_kimis_order(tools),
 #     extra_body={"chat_template_kwargs": {"tools_ts_str": encode_tools(tools)}},
 # )
 # ```
