@@ -223,9 +223,9 @@ def test_the_cache_of_keys_stays_on_the_gpu():
     assert "-nkvo" not in TEXT
 
 
-def test_no_speed_is_promised():
-    """It says "below 1 token a second" for paging from disk, others say 2. We give no figure that we did not measure."""
-    assert not re.search(r"[<\d]\s*(?:tok/s|tokens? (?:a|per) second)", TEXT)
+def test_no_speed_is_promised_for_paging_from_disk():
+    """It says "below 1 token a second" for that, others say 2. It depends on the disk; we give no figure unmeasured."""
+    assert not re.search(r"(?i)disk[^.|\n]{0,80}\d\s*(?:tok/s|tokens?/s|tokens? (?:a|per) second)", TEXT)
 
 
 def test_images_work():
