@@ -352,7 +352,7 @@ print("The lesson's files are gone.")
 # kimi-nb download --verify models/Kimi-K2.5-GGUF --repo unsloth/Kimi-K2.5-GGUF --quant UD-TQ1_0
 # ```
 #
-# Each quant lies in a folder of its own, and the number of shards differs. Give llama.cpp the first one:
+# Each quant lies in a folder of its own, and the number of shards differs. Give llama.cpp the first one; `kimi-nb models path UD-TQ1_0` prints where it lies:
 #
 # | quant | size | the first shard |
 # |---|---|---|
@@ -363,6 +363,5 @@ print("The lesson's files are gone.")
 # Notebook 5 is about serving; this is how it begins on a machine with one GPU, all experts in main memory and the weights mapped from the disk:
 #
 # ```sh
-# MODEL="$KIMI_NB_MODELS/unsloth/Kimi-K2.5-GGUF/UD-TQ1_0/Kimi-K2.5-UD-TQ1_0-00001-of-00005.gguf"
-# kimi-nb serve --model "$MODEL" --ctx-size 16384 --n-gpu-layers 99 --cpu-moe --load-mode mmap
+# kimi-nb serve --model "$(kimi-nb models path UD-TQ1_0)" --ctx-size 16384 --n-gpu-layers 99 --cpu-moe --load-mode mmap
 # ```

@@ -395,7 +395,7 @@ else:
 #
 # ```sh
 # kimi-nb run notebooks/04_inference.ipynb \
-#   -p model_file models/kimi-k2.5/UD-TQ1_0/Kimi-K2.5-UD-TQ1_0-00001-of-00005.gguf \
+#   -p model_file "$(kimi-nb models path UD-TQ1_0)" \
 #   -p ctx 32768 -p max_tokens 8192 -p steady false
 # ```
 #
@@ -410,7 +410,7 @@ else:
 #
 # ```sh
 # kimi-nb chat "Explain MLA in two sentences." --mode instant \
-#   --model models/kimi-k2.5/UD-TQ1_0/Kimi-K2.5-UD-TQ1_0-00001-of-00005.gguf
+#   --model "$(kimi-nb models path UD-TQ1_0)"
 # ```
 #
 # In Python, with nothing but the openai package:

@@ -370,19 +370,19 @@ print(f"Python was killed; its server was gone {time.monotonic() - begun:.1f} s 
 #
 # ```sh
 # kimi-nb serve --detach --name kimi --alias kimi-k2.5 \
-#   --model models/kimi-k2.5/UD-TQ1_0/Kimi-K2.5-UD-TQ1_0-00001-of-00005.gguf \
+#   --model "$(kimi-nb models path UD-TQ1_0)" \
 #   --ctx-size 32768 --parallel 1 --n-gpu-layers 99 --n-cpu-moe 61
 # kimi-nb chat "Hello!" --server kimi
 # kimi-nb serve logs --name kimi
 # kimi-nb serve stop --name kimi
 # ```
 #
-# The same with llama-server alone:
+# The same with llama-server alone (`kimi-nb build` says in which folder it lies):
 #
 # ```sh
 # export LLAMA_API_KEY="$(openssl rand -hex 32)"
 # llama-server \
-#   -m models/kimi-k2.5/UD-TQ1_0/Kimi-K2.5-UD-TQ1_0-00001-of-00005.gguf \
+#   -m "$(kimi-nb models path UD-TQ1_0)" \
 #   --alias kimi-k2.5 --host 127.0.0.1 --port 8080 \
 #   -c 32768 -np 1 -ngl 99 --n-cpu-moe 61 --load-mode mmap \
 #   --temp 1.0 --top-p 0.95 --min-p 0.01 --metrics

@@ -493,7 +493,7 @@ else:
 #
 # ```sh
 # kimi-nb run notebooks/06_tool_calls.ipynb \
-#   -p model_file models/kimi-k2.5/UD-TQ1_0/Kimi-K2.5-UD-TQ1_0-00001-of-00005.gguf \
+#   -p model_file "$(kimi-nb models path UD-TQ1_0)" \
 #   -p ctx 65536 -p max_tokens 8192 -p steady false
 # ```
 #
