@@ -143,6 +143,16 @@ def test_a_file_where_a_folder_is_asked_for_is_said_before_anything_starts(words
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_file_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path):
+    code = f"from pathlib import Path; from kimi_nb.files import write_text; write_text(Path({str(tmp_path)!r}) / 'x', 'y' * 4096)"
+    limited = shlex.join([sys.executable, "-c", code])
+    done = subprocess.run(
+        ["sh", "-c", f"ulimit -f 0; {limited}"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert f"File too large: '{tmp_path}/x'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_is_made_with_those_above_it(tmp_path):
     make_folder(tmp_path / "a/b")
     make_folder(tmp_path / "a/b")
