@@ -38,13 +38,17 @@ class Filling:
     counts: tuple[int, ...]
 
 
-def fill(weights: ModelWeights, cache_mib: float, room_mib: Sequence[float]) -> Filling | None:
+def fill(
+    weights: ModelWeights, cache_mib: float, room_mib: Sequence[float], least: int = 0
+) -> Filling | None:
     """Put as much on the GPUs as finds room: all layers with as many experts as can be, else fewer layers.
 
     Args:
         weights: The model's weights.
         cache_mib: The cache of one layer.
         room_mib: What each GPU has for weights and cache.
+        least: The smallest ``n_cpu_moe`` to think of. From 1 on, llama.cpp does not work on several steps at
+            once (pipelining), which takes buffers of its own; dense layers have no experts to move.
 
     Returns:
         The placement, spread evenly over the GPUs as far as it can be, or None where not even the output
@@ -53,7 +57,7 @@ def fill(weights: ModelWeights, cache_mib: float, room_mib: Sequence[float]) -> 
     n_layer = len(weights.layers)
     with_experts, without = _sizes(weights)
     dense = sum(1 for layer in range(n_layer) if not weights.sums[layer][0])
-    steps = [0, *range(dense + 1, n_layer + 1)]
+    steps = [n for n in (0, *range(max(dense, 1), n_layer + 1)) if n >= least]
 
     def sizes(n_cpu_moe: int) -> list[float]:
         layers = [*without[:n_cpu_moe], *with_experts[n_cpu_moe:]]

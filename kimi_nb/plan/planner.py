@@ -284,7 +284,7 @@ class Planning:
 
     def _longer_for_nothing(self, search: Search, option: Option) -> Option:
         """Take a longer context where all of the model is in the fastest memory there is and stays there."""
-        in_place = not option.report.gpus or option.settings.n_cpu_moe == 0
+        in_place = not option.report.gpus or search.all_on_gpus(option)
         if self.ctx_size is not None or not in_place or option.paged:
             return option
         limit = search.model.context_length

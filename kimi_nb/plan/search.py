@@ -105,7 +105,7 @@ class Search:
         self.weights = weights_of(model)
         self._gpus = rooms(machine)
         self._metal = machine.unified
-        self._starts: dict[tuple[tuple[str, ...], bool | None, bool], Filling] = {}
+        self._starts: dict[tuple[tuple[str, ...], bool | None, int], Filling] = {}
         self._slots = {"parallel": parallel, **({"kv_unified": True} if parallel > 1 else {})}
 
     def options(self, ctx_size: int, *, quick: bool = False) -> list[Option]:
@@ -137,6 +137,11 @@ class Search:
     def whole(self, option: Option) -> bool:
         """Whether all of it that can be is on GPUs (experts aside), or there is no GPU."""
         return not self._gpus or self._all_layers(option.settings)
+
+    def all_on_gpus(self, option: Option) -> bool:
+        """Whether layers and experts are all on GPUs."""
+        experts = [sums[0] for sums in self.weights.sums[: option.settings.n_cpu_moe or 0]]
+        return bool(option.report.gpus) and self._all_layers(option.settings) and not any(experts)
 
     def _all_layers(self, settings: Settings) -> bool:
         layers = settings.n_gpu_layers
@@ -200,7 +205,7 @@ class Search:
                 continue
             subset = [gpu.name for gpu in self._gpus if gpu in chosen]
             option = self._on_gpus(self._base(ctx_size, kind, _QUICK[0][0], offload=True), subset)
-            if option is not None and option.settings.n_cpu_moe == 0 and self.whole(option):
+            if option is not None and self.all_on_gpus(option):
                 return [subset]
         return [names]
 
@@ -211,17 +216,20 @@ class Search:
         room = [gpus[name].free_mib - keep for name in names]
         room[0] -= self.limits.mmproj_mib
         # Without experts on the host the buffers are others, and so are tried by themselves.
-        everything = self.model.data_bytes / MIB < sum(room)
-        found = self._filled(base, names, room, 0) if everything else None
-        found = found or self._filled(base, names, room, len(self.weights.layers))
-        return None if found is None else self._finish(*found)
+        for least in (0, 1) if self.model.data_bytes / MIB < sum(room) else (1,):
+            found = self._filled(base, names, room, least)
+            option = None if found is None else self._finish(*found)
+            if option is not None:
+                return option
+        return None
 
     def _filled(
-        self, base: Settings, names: list[str], room: list[float], n_cpu_moe: int
+        self, base: Settings, names: list[str], room: list[float], least: int
     ) -> tuple[Settings, MemoryReport] | None:
-        """Return the best placement with buffers like those with ``n_cpu_moe``, and its report."""
-        key = (tuple(names), base.op_offload, n_cpu_moe == 0)
-        trial = self._starts.get(key) or Filling(self.weights.n_layer_all + 1, n_cpu_moe, ())
+        """Return the best placement and its report: with everything on the GPUs, or with ``least`` 1."""
+        n_layer = len(self.weights.layers)
+        key = (tuple(names), base.op_offload, least)
+        trial = self._starts.get(key) or Filling(self.weights.n_layer_all + 1, n_layer if least else 0, ())
         compute = [0.0] * len(names)
         fitting: tuple[Filling, Settings, MemoryReport] | None = None
         for _ in range(_ROUNDS):
@@ -232,16 +240,36 @@ class Search:
             # Never less than was seen before, so that this ends.
             compute = [max(gpu.compute_mib + 1.0, mib) for gpu, mib in zip(report.gpus, compute, strict=True)]
             left = [mib - taken for mib, taken in zip(room, compute, strict=True)]
-            found = fill(self.weights, self._cache_mib(report), left)
-            if found is None or found == trial or (n_cpu_moe == 0 and found.n_cpu_moe):
+            found = fill(self.weights, self._cache_mib(report), left, least)
+            if found is None or found == trial or (not least and found.n_cpu_moe):
                 break
             if fitting is not None and _order(found) <= _order(fitting[0]):
                 break
             trial = found
         if fitting is None:
             return None
+        if least:
+            fitting = self._one_more(base, names, room, fitting)
         self._starts[key] = fitting[0]  # a good guess for the next way, which is often much the same
         return fitting[1:]
+
+    def _one_more(
+        self,
+        base: Settings,
+        names: list[str],
+        room: list[float],
+        fitting: tuple[Filling, Settings, MemoryReport],
+    ) -> tuple[Filling, Settings, MemoryReport]:
+        """Try one more layer's experts where only the buffers, which may shrink, seem to be in the way."""
+        filling, _, report = fitting
+        if filling.n_gpu_layers <= self.weights.n_layer_all or filling.n_cpu_moe <= 1:
+            return fitting
+        found = fill(self.weights, self._cache_mib(report), room, filling.n_cpu_moe - 1)
+        if found is None or _order(found) <= _order(filling):
+            return fitting
+        settings = self._placed(base, names, found)
+        report = self._report(settings)
+        return (found, settings, report) if min(self._gpus_left(report)) >= 0 else fitting
 
     def _gpus_left(self, report: MemoryReport) -> list[float]:
         return [mib for name, mib in left_mib(report, self.limits).items() if name != "Host"]
@@ -345,10 +373,13 @@ class Search:
             or not self.weights.sums[layer][0]
         ):
             return option
-        roles = {entry.role for entry in self.weights.layers[layer] if entry.is_expert}
-        for kept in ("gate", "(up|gate)"):
-            if not {"ffn_up_exps", "ffn_gate_exps", "ffn_down_exps"} <= roles:
-                break
+        sizes = {entry.role: entry.on_gpu / MIB for entry in self.weights.layers[layer] if entry.is_expert}
+        room = max(mib for name, mib in option.left_mib.items() if name != "Host")
+        if not {"ffn_up_exps", "ffn_gate_exps", "ffn_down_exps"} <= set(sizes):
+            return option
+        for kept, moved in (("gate", ("up", "down")), ("(up|gate)", ("down",))):
+            if sum(sizes[f"ffn_{role}_exps"] for role in moved) > room:
+                continue
             pattern = rf"blk\.{layer}\.ffn_{kept}_exps=CPU"
             settings = replace(option.settings, n_cpu_moe=layer, override_tensor=(pattern,))
             report = self._report(settings)
