@@ -303,9 +303,11 @@ def test_a_model_that_vanishes_is_told_by_llama_server_itself(make, nano, tmp_pa
     import kimi_nb.model
 
     header = kimi_nb.model.read_header(nano)
-    monkeypatch.setattr(kimi_nb.model, "read_header", lambda _path: header)
+    monkeypatch.setattr(kimi_nb.model, "read_header", lambda _path, **_options: header)
     shard = replace(header.shards[0], source=str(tmp_path / "gone.gguf"))
-    monkeypatch.setattr(kimi_nb.model, "read_header", lambda _path: replace(header, shards=(shard,)))
+    monkeypatch.setattr(
+        kimi_nb.model, "read_header", lambda _path, **_options: replace(header, shards=(shard,))
+    )
     error = failing(make())
     assert error.id == "KNB512"
     assert "No such file" in str(error)
@@ -318,7 +320,9 @@ def test_an_architecture_that_this_llama_cpp_does_not_know(make, nano, tmp_path,
     other = tmp_path / "other.gguf"
     other.write_bytes(nano.read_bytes().replace(b"deepseek2", b"deepseek\xff", 1))
     shard = replace(header.shards[0], source=str(other))
-    monkeypatch.setattr(kimi_nb.model, "read_header", lambda _path: replace(header, shards=(shard,)))
+    monkeypatch.setattr(
+        kimi_nb.model, "read_header", lambda _path, **_options: replace(header, shards=(shard,))
+    )
     error = failing(make())
     assert error.id == "KNB528"  # and its name is no UTF-8, which llama.cpp prints as it is
     assert "deepseek\ufffd" in str(error)
