@@ -120,6 +120,13 @@ def test_the_command_lists(hub, shelf, capsys):
     assert capsys.readouterr().out.strip() == str(result.first_shard)
 
 
+def test_a_file_in_place_of_the_folder_is_told(tmp_path):
+    file = tmp_path / "models"
+    file.write_text("not a folder")
+    with pytest.raises(UsageError, match=r"KNB418: .* is no folder"):
+        command(Shelf(file))
+
+
 def test_removing_takes_one_set_and_nothing_else(hub, repo, shelf, capsys):
     get(hub, shelf)
     get(hub, shelf, "Q2")

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kimi_nb.commands._types import seconds, whole
 from kimi_nb.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,10 +45,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--engine", choices=("llama-server", "vllm", "moonshot"), help="what answers there; default: ask it")
     add("--mode", choices=("thinking", "instant"), help="default: thinking, where the model can")
     add("--system", metavar="TEXT", help="instructions before the question")
-    add("--max-tokens", type=int, metavar="N", help="the most tokens to generate, thinking included")
+    add("--max-tokens", type=whole(1), metavar="N", help="the most tokens to generate, thinking included")
     add("--temperature", type=float, metavar="T", help="default: what the model card says for the mode")
-    add("--deadline", type=float, metavar="SECONDS", help="give up after so long")
-    add("--timeout", type=float, default=600.0, metavar="SECONDS", help="the longest silence; default: 600")
+    add("--deadline", type=seconds, metavar="SECONDS", help="give up after so long")
+    add("--timeout", type=seconds, default=600.0, metavar="SECONDS", help="the longest silence; default: 600")
     add("--json", action="store_true", help="print the whole reply as one JSON document at the end")
 
 
@@ -83,14 +84,15 @@ def _finish(reply: Reply, show: _Show, *, as_json: bool) -> int:
 
 
 def _prompt(words: str) -> str:
-    if words != "-":
-        return words
     try:
-        return sys.stdin.buffer.read().decode()
+        question = words if words != "-" else sys.stdin.buffer.read().decode()
     except UnicodeDecodeError:
         raise UsageError(
             "KNB622", "the question cannot be read", why="it is not UTF-8 text", fix="Convert it, or type it."
         ) from None
+    if not question.strip():
+        raise UsageError("KNB622", "there is no question", why="the text is empty", fix="Type one.")
+    return question
 
 
 @contextmanager

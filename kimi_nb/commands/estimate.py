@@ -30,6 +30,7 @@ _SHORT = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     from kimi_nb.plan.arguments import add_settings
+    from kimi_nb.plan.settings import CACHE_TYPES
 
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--gguf", metavar="FILE", type=Path, help="a GGUF file, or the first of its shards")
@@ -43,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpus", metavar="MIB,MIB", help="plan for GPUs of these sizes instead of the machine's"
     )
-    parser.add_argument("--kv-type", metavar="T", help="type of the cache, keys and values alike")
+    parser.add_argument("--kv-type", choices=CACHE_TYPES, help="type of the cache, keys and values alike")
     parser.add_argument(
         "--verify", action="store_true", help="ask the real llama.cpp as well, on a file without weights"
     )

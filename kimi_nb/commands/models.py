@@ -36,6 +36,10 @@ def main(args: argparse.Namespace) -> int:
     from kimi_nb.engine.fetch.shelf import Shelf
     from kimi_nb.engine.fetch.stock import find
 
+    if args.folder is not None and args.folder.exists() and not args.folder.is_dir():
+        raise UsageError(
+            "KNB418", f"{args.folder} is no folder", why="models lie in one", fix="Name the models folder."
+        )
     shelf = Shelf(args.folder)
     if args.action == "list":
         return _list(shelf, as_json=args.json)
