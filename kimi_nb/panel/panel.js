@@ -1,0 +1,412 @@
+// Draws a panel. What is on it comes from the kernel as plain data ("view", see nodes.py); what a person does
+// goes back as messages. Nothing is decided here.
+
+let made = 0;
+const unique = () => `knb-${Date.now().toString(36)}-${made++}`;
+
+function tag(name, attributes = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value !== undefined && value !== null && value !== false) node.setAttribute(key, value === true ? "" : value);
+  }
+  node.append(...children);
+  return node;
+}
+
+const put = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+
+// A control that cannot be used stays where the Tab key finds it, and says why: aria-disabled, not disabled.
+function off_or_on(control, why, hint) {
+  control.setAttribute("aria-disabled", why ? "true" : "false");
+  put(hint, why || "");
+  hint.hidden = !why;
+}
+
+const nearest = (steps, value) =>
+  steps.reduce((best, step, i) => (Math.abs(step - value) < Math.abs(steps[best] - value) ? i : best), 0);
+
+const KINDS = {
+  heading: () => {
+    let at = null;
+    const box = tag("div", { class: "knb-heading" });
+    return [box, node => {
+      if (!at) { at = tag(`h${node.level}`); box.append(at); }
+      put(at, node.text);
+    }];
+  },
+  text: () => {
+    const at = tag("p");
+    return [at, node => {
+      at.className = `knb-text knb-${node.tone}`;
+      if (node.live) at.setAttribute("role", "status");
+      put(at, node.text);
+    }];
+  },
+  group: panel => {
+    const id = unique();
+    const name = tag("h4", { id });
+    const inner = tag("div", { class: "knb-items" });
+    return [tag("section", { class: "knb-group", role: "group", "aria-labelledby": id }, name, inner), node => {
+      put(name, node.label);
+      panel.patch(inner, node.items);
+    }];
+  },
+  columns: panel => {
+    const at = tag("div", { class: "knb-columns" });
+    return [at, node => panel.patch(at, node.items)];
+  },
+  row: panel => {
+    const at = tag("div", { class: "knb-row" });
+    return [at, node => panel.patch(at, node.items)];
+  },
+  slider: panel => {
+    const id = unique();
+    const label = tag("label", { for: id });
+    const said = tag("output", { for: id, class: "knb-said" });
+    const range = tag("input", { type: "range", id, "data-lm-suppress-shortcuts": "true" });
+    const typed = tag("input", { type: "number", "data-lm-suppress-shortcuts": "true" });
+    const hint = tag("p", { class: "knb-hint", id: `${id}-why` });
+    const line = tag("div", { class: "knb-slide" }, range, typed);
+    let now = null;
+    const off = () => Boolean(now.disabled);
+    range.addEventListener("input", () => {
+      if (off()) { range.value = nearest(now.steps, now.value); return; }
+      panel.choose(now.name, now.steps[Number(range.value)]);
+    });
+    typed.addEventListener("input", () => {
+      if (!off() && typed.value !== "" && typed.validity.valid) panel.choose(now.name, Number(typed.value));
+    });
+    typed.addEventListener("blur", () => { if (typed.value === "" || !typed.validity.valid) typed.value = now.value; });
+    return [tag("div", { class: "knb-field" }, tag("div", { class: "knb-labels" }, label, said), line, hint), node => {
+      now = node;
+      put(label, node.label);
+      put(said, node.said);
+      range.min = 0;
+      range.max = node.steps.length - 1;
+      range.step = 1;
+      range.setAttribute("aria-valuetext", node.said);
+      range.setAttribute("aria-describedby", `${id}-why`);
+      off_or_on(range, node.disabled, hint);
+      typed.hidden = !node.exact;
+      if (node.exact) {
+        typed.setAttribute("aria-label", `${node.label}, exact`);
+        typed.min = node.steps[0];
+        typed.max = node.steps.at(-1);
+        typed.readOnly = off();
+      }
+      if (!panel.awaits(node.name)) {
+        const at = String(nearest(node.steps, node.value));
+        if (range.value !== at) range.value = at;
+        if (document.activeElement !== typed && typed.value !== String(node.value)) typed.value = node.value;
+      }
+    }];
+  },
+  select: panel => {
+    const id = unique();
+    const label = tag("label", { for: id });
+    const list = tag("select", { id, "data-lm-suppress-shortcuts": "true" });
+    const hint = tag("p", { class: "knb-hint", id: `${id}-why` });
+    let shown = "";
+    let now = null;
+    list.addEventListener("change", () => {
+      if (now.disabled) list.value = now.value;
+      else panel.choose(now.name, list.value);
+    });
+    return [tag("div", { class: "knb-field" }, label, list, hint), node => {
+      now = node;
+      put(label, node.label);
+      const options = JSON.stringify(node.options);
+      if (options !== shown) {
+        shown = options;
+        list.replaceChildren(...node.options.map(([value, words]) => tag("option", { value }, words)));
+      }
+      list.setAttribute("aria-describedby", `${id}-why`);
+      off_or_on(list, node.disabled, hint);
+      if (!panel.awaits(node.name)) list.value = node.value;
+    }];
+  },
+  field: panel => {
+    const id = unique();
+    const label = tag("label", { for: id });
+    const line = tag("input", { type: "text", id, spellcheck: "false", autocomplete: "off", "aria-describedby": `${id}-hint`, "data-lm-suppress-shortcuts": "true" });
+    const hint = tag("p", { class: "knb-hint", id: `${id}-hint` });
+    let now = null;
+    line.addEventListener("input", () => panel.choose(now.name, line.value));
+    return [tag("div", { class: "knb-field" }, label, line, hint), node => {
+      now = node;
+      put(label, node.label);
+      put(hint, node.hint);
+      hint.hidden = !node.hint;
+      if (!panel.awaits(node.name) && document.activeElement !== line) line.value = node.value;
+    }];
+  },
+  number: panel => {
+    const id = unique();
+    const label = tag("label", { for: id });
+    const line = tag("input", { type: "number", id, "data-lm-suppress-shortcuts": "true" });
+    let now = null;
+    line.addEventListener("input", () => {
+      if (line.value !== "" && line.validity.valid) panel.choose(now.name, Number(line.value));
+    });
+    line.addEventListener("blur", () => { if (line.value === "" || !line.validity.valid) line.value = now.value; });
+    return [tag("div", { class: "knb-field" }, label, line), node => {
+      now = node;
+      put(label, node.label);
+      line.min = node.low;
+      line.max = node.high;
+      line.step = node.step;
+      if (!panel.awaits(node.name) && document.activeElement !== line) line.value = node.value;
+    }];
+  },
+  area: panel => {
+    const id = unique();
+    const label = tag("label", { for: id });
+    const lines = tag("textarea", { id, "data-lm-suppress-shortcuts": "true" });
+    let now = null;
+    lines.addEventListener("keydown", event => {
+      if (event.key === "Enter" && now.enter && !event.shiftKey && !event.isComposing) {
+        event.preventDefault();
+        panel.press(now.enter);
+      }
+    });
+    return [tag("div", { class: "knb-field" }, label, lines), node => {
+      put(label, node.label);
+      lines.rows = node.rows;
+      lines.name = node.name;
+      if (!now || now.version !== node.version) lines.value = node.value;
+      now = node;
+    }];
+  },
+  check: panel => {
+    const id = unique();
+    const box = tag("input", { type: "checkbox", id, "data-lm-suppress-shortcuts": "true" });
+    const label = tag("label", { for: id });
+    let now = null;
+    box.addEventListener("change", () => panel.choose(now.name, box.checked));
+    return [tag("div", { class: "knb-check" }, box, label), node => {
+      now = node;
+      put(label, node.label);
+      if (!panel.awaits(node.name)) box.checked = node.value;
+    }];
+  },
+  button: panel => {
+    const at = tag("button", { type: "button", "data-lm-suppress-shortcuts": "true" });
+    let now = null;
+    at.addEventListener("click", () => { if (!now.disabled) panel.press(now.name); });
+    return [at, node => {
+      now = node;
+      at.className = node.main ? "knb-button knb-main" : "knb-button";
+      put(at, node.label);
+      at.setAttribute("aria-disabled", node.disabled ? "true" : "false");
+      const why = node.disabled || node.about;
+      if (why) {
+        at.title = why;
+        at.setAttribute("aria-description", why);
+      } else {
+        at.removeAttribute("title");
+        at.removeAttribute("aria-description");
+      }
+    }];
+  },
+  bar: () => {
+    const id = unique();
+    const name = tag("span", { class: "knb-bar-name", id });
+    const said = tag("span", { class: "knb-bar-said" });
+    const fill = tag("div", { class: "knb-bar", role: "img" });
+    const legend = tag("ul", { class: "knb-legend", "aria-label": "Parts" });
+    return [tag("div", { class: "knb-bar-box" }, tag("div", { class: "knb-labels" }, name, said), fill, legend), node => {
+      put(name, node.label);
+      put(said, node.said);
+      said.className = `knb-bar-said knb-${node.tone}`;
+      const sum = node.parts.reduce((all, part) => all + part[2], 0);
+      const whole = Math.max(sum, node.limit, 1e-9);
+      fill.setAttribute("aria-label", `${node.label}: ${node.said}. ${node.parts.map(part => part[1]).join(", ")}.`);
+      while (fill.children.length > node.parts.length + 1) fill.lastChild.remove();
+      while (fill.children.length < node.parts.length + 1) fill.append(tag("span"));
+      node.parts.forEach(([kind, , size], i) => {
+        fill.children[i].className = `knb-part knb-part-${kind}`;
+        fill.children[i].style.width = `${(100 * size) / whole}%`;
+      });
+      const limit = fill.lastChild;
+      limit.className = sum > node.limit ? "knb-limit knb-over" : "knb-limit";
+      limit.style.left = `${(100 * node.limit) / whole}%`;
+      while (legend.children.length > node.parts.length) legend.lastChild.remove();
+      while (legend.children.length < node.parts.length) legend.append(tag("li", {}, tag("i", { "aria-hidden": "true" }), tag("span")));
+      node.parts.forEach(([kind, words], i) => {
+        legend.children[i].firstChild.className = `knb-part knb-part-${kind}`;
+        put(legend.children[i].lastChild, words);
+      });
+    }];
+  },
+  progress: () => {
+    const id = unique();
+    const label = tag("label", { for: id });
+    const said = tag("span", { class: "knb-said" });
+    const line = tag("progress", { id, max: 1 });
+    return [tag("div", { class: "knb-field" }, tag("div", { class: "knb-labels" }, label, said), line), node => {
+      put(label, node.label);
+      put(said, node.said);
+      if (node.fraction === null) line.removeAttribute("value");
+      else line.value = node.fraction;
+      line.setAttribute("aria-valuetext", node.said);
+    }];
+  },
+  table: () => {
+    const caption = tag("caption");
+    const head = tag("tr");
+    const body = tag("tbody");
+    const frame = tag("div", { class: "knb-scroll", tabindex: "0", role: "region" },
+      tag("table", {}, caption, tag("thead", {}, head), body));
+    return [frame, node => {
+      put(caption, node.caption);
+      frame.setAttribute("aria-label", node.caption);
+      head.replaceChildren(...node.head.map(words => tag("th", { scope: "col" }, words)));
+      body.replaceChildren(...node.rows.map(line => tag("tr", {},
+        ...line.map((words, i) => (i ? tag("td", {}, words) : tag("th", { scope: "row" }, words))))));
+    }];
+  },
+  code: panel => {
+    const id = unique();
+    const name = tag("span", { id });
+    const text = tag("code");
+    const copy = tag("button", { type: "button", class: "knb-button", "data-lm-suppress-shortcuts": "true" }, "Copy");
+    const told = tag("span", { role: "status", class: "knb-copied" });
+    copy.addEventListener("click", async () => {
+      put(told, (await copied(text.textContent)) ? "Copied" : "Not copied: select the text and press Ctrl+C");
+      setTimeout(() => put(told, ""), 4000);
+    });
+    return [tag("div", { class: "knb-code" }, tag("div", { class: "knb-labels" }, name, told, copy),
+      tag("pre", { tabindex: "0", role: "region", "aria-labelledby": id }, text)), node => {
+      put(name, node.label);
+      copy.setAttribute("aria-label", `Copy: ${node.label}`);
+      put(text, node.text);
+    }];
+  },
+  log: () => {
+    const lines = tag("pre", { class: "knb-log", tabindex: "0", role: "log", "aria-live": "off" });
+    return [lines, node => {
+      lines.setAttribute("aria-label", node.label);
+      const down = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 30;
+      put(lines, node.lines.join("\n"));
+      if (down) lines.scrollTop = lines.scrollHeight;
+    }];
+  },
+  fold: panel => {
+    const name = tag("summary", { "data-lm-suppress-shortcuts": "true" });
+    const inner = tag("div", { class: "knb-items" });
+    const at = tag("details", { class: "knb-fold" }, name, inner);
+    let fresh = true;
+    return [at, node => {
+      if (fresh) at.open = node.opened;
+      fresh = false;
+      put(name, node.label);
+      panel.patch(inner, node.items);
+    }];
+  },
+  message: panel => {
+    const who = tag("h4");
+    const inner = tag("div", { class: "knb-items" });
+    const at = tag("article", { class: "knb-message" }, who, inner);
+    return [at, node => {
+      at.setAttribute("aria-label", node.who);
+      at.dataset.who = node.who;
+      put(who, node.who);
+      panel.patch(inner, node.items);
+    }];
+  },
+};
+
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // No clipboard without HTTPS or a permission: the old way needs neither.
+    const box = tag("textarea", { "aria-hidden": "true", style: "position:fixed;opacity:0" });
+    box.value = text;
+    const before = document.activeElement;
+    document.body.append(box);
+    box.select();
+    const done = document.execCommand("copy");
+    box.remove();
+    before?.focus();
+    return done;
+  }
+}
+
+function render({ model, el }) {
+  const me = unique();
+  const name = unique();
+  const gone = tag("p", { class: "knb-text knb-bad", role: "alert", hidden: true });
+  const body = tag("div", { class: "knb-body" });
+  const root = tag("section", { class: "knb", lang: "en", "aria-labelledby": name }, gone, body);
+  // JupyterLab takes single keys as commands: B adds a cell, the arrows go to the next one. What is typed or
+  // moved here is meant for us; combinations such as Ctrl+S are still its own.
+  root.addEventListener("keydown", event => {
+    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+  });
+
+  // Choices go out one message at a time: while one is under way, newer ones replace those that wait. So a
+  // slider that is moved faster than the kernel answers leaves no queue behind.
+  let number = 0;
+  let answered = 0;
+  let waiting = {};
+  const asked = new Map();
+  const flush = () => {
+    if (number > answered || !Object.keys(waiting).length) return;
+    number += 1;
+    for (const key of Object.keys(waiting)) asked.set(key, number);
+    model.send({ set: waiting, from: me, number });
+    waiting = {};
+    // A message can get lost with its connection; what is chosen next must not wait for it for ever.
+    const sent = number;
+    setTimeout(() => { if (answered < sent) { answered = sent; flush(); } }, 4000);
+  };
+  const panel = {
+    awaits: key => key in waiting || asked.has(key),
+    choose: (key, value) => { waiting[key] = value; flush(); },
+    press: key => {
+      const fields = {};
+      for (const area of root.querySelectorAll("textarea")) fields[area.name] = area.value;
+      number += 1;
+      for (const waits of Object.keys(waiting)) asked.set(waits, number);
+      model.send({ set: waiting, press: key, fields, from: me, number });
+      waiting = {};
+    },
+    patch: (parent, nodes) => {
+      const old = new Map([...parent.children].map(child => [child.knbKey, child]));
+      nodes.forEach((node, i) => {
+        const key = `${node.t}:${node.key ?? node.name ?? i}`;
+        let child = old.get(key);
+        old.delete(key);
+        if (!child) {
+          const [at, update] = KINDS[node.t](panel);
+          child = Object.assign(at, { knbKey: key, knbUpdate: update });
+        }
+        if (parent.children[i] !== child) parent.insertBefore(child, parent.children[i] ?? null);
+        child.knbUpdate(node);
+      });
+      for (const child of old.values()) child.remove();
+    },
+  };
+  const draw = () => {
+    const view = model.get("view");
+    answered = Math.max(answered, view.seen?.[me] ?? 0);
+    for (const [key, at] of asked) if (at <= answered) asked.delete(key);
+    panel.patch(body, view.nodes ?? []);
+    const title = body.querySelector("h2");
+    if (title) title.id = name;
+    root.dataset.seen = String(answered);
+    flush();
+  };
+  model.on("change:view", draw);
+  model.on("comm_live_update", () => {
+    put(gone, "The kernel behind this panel has gone, so its buttons do nothing. Run its cell again.");
+    gone.hidden = false;
+    root.classList.add("knb-gone");
+  });
+  draw();
+  el.append(root);
+}
+
+export default { render };

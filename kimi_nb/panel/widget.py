@@ -1,0 +1,169 @@
+"""The widget beneath every panel: it shows nodes, hears choices and buttons, and never raises at a person."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from kimi_nb.errors import KimiNbError
+from kimi_nb.panel.still import as_html, as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from kimi_nb.panel.nodes import Node
+
+__all__ = ["Panel", "is_headless"]
+
+_HERE = files("kimi_nb.panel")
+_MOST_TABS = 16
+_RUNNERS = {"papermill", "jupyter-nbconvert", "jupyter-execute", "kimi_nb.run.worker"}
+
+
+def is_headless() -> bool:
+    """Whether this is a notebook's kernel that was started by a program which runs notebooks, not by a person.
+
+    ``KIMI_NB_HEADLESS`` (0 or 1) says so outright; else the program that started the kernel is looked at.
+    """
+    said = os.environ.get("KIMI_NB_HEADLESS")
+    if said is not None:
+        return said != "0"
+    import psutil
+
+    try:
+        starter = psutil.Process().parent()
+        words = starter.cmdline() if starter is not None else []
+    except psutil.Error:
+        return False
+    return any(Path(word).name in _RUNNERS for word in words[:4])
+
+
+class Panel(anywidget.AnyWidget):
+    """Something on the screen, kept by the kernel; every tab that shows it shows the same.
+
+    Subclasses give :meth:`draw`, and methods named ``press_NAME`` for their buttons. All state is the kernel's:
+    the browser sends what a person chose, and is sent what there is to see.
+
+    Attributes:
+        chosen: What has been chosen, by the name of its control.
+        view: What is on the screen: ``nodes``, and for each tab the number of the newest message it contains.
+    """
+
+    _esm = _HERE.joinpath("panel.js").read_text(encoding="utf-8")
+    _css = _HERE.joinpath("panel.css").read_text(encoding="utf-8")
+    chosen = traitlets.Dict()
+    view = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, chosen: Mapping[str, Any]) -> None:
+        self._lock = threading.RLock()
+        self._held = 0
+        self._stale = False
+        self._seen: dict[str, int] = {}
+        #: The newest trouble, shown until the next thing is done.
+        self.trouble: KimiNbError | None = None
+        super().__init__()
+        self.chosen = dict(chosen)
+        self.on_msg(self._hear)
+        self.observe(lambda _change: self.refresh(), "chosen")
+        self.refresh()
+
+    def open(self) -> None:
+        """Tell the browser of this panel, where there is one."""
+        if not is_headless():
+            super().open()
+
+    def draw(self) -> list[Node]:
+        """Return what is to be seen now; called with the lock held."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Draw anew and show it."""
+        with self._lock:
+            if self._held:
+                self._stale = True
+                return
+            self.view = {"nodes": self.draw(), "seen": dict(self._seen)}
+
+    @contextmanager
+    def at_once(self) -> Generator[None, None, None]:
+        """Hold back drawing, so that several changes are shown as one."""
+        with self._lock:
+            self._held += 1
+            try:
+                yield
+            finally:
+                self._held -= 1
+                if not self._held and self._stale:
+                    self._stale = False
+                    self.refresh()
+
+    def choose(self, **values: Any) -> None:
+        """Choose as a person would with the controls of these names."""
+        with self._lock:
+            self.chosen = {**self.chosen, **values}
+
+    def press(self, name: str, **fields: str) -> None:
+        """Press a button.
+
+        Args:
+            name: The button's.
+            fields: What stands in the panel's text areas.
+        """
+        with self.at_once():
+            self._stale = True
+            self.trouble = None
+            try:
+                getattr(self, f"press_{name}")(fields)
+            except KimiNbError as error:
+                self.trouble = error
+
+    def in_background(self, work: Callable[[], None], name: str) -> threading.Thread:
+        """Do ``work`` in a thread of its own; what it raises on purpose is shown as trouble."""
+
+        def run() -> None:
+            try:
+                work()
+            except KimiNbError as error:
+                self.trouble = error
+            finally:
+                self.refresh()
+
+        thread = threading.Thread(target=run, name=f"kimi-nb panel {name}", daemon=True)
+        thread.start()
+        return thread
+
+    def _hear(self, _widget: Panel, content: Any, _buffers: Any) -> None:
+        """Take a message from a browser; whatever it holds, the panel stays as it is or shows something true."""
+        if not isinstance(content, dict):
+            return
+        sender, number, chosen = content.get("from"), content.get("number"), content.get("set")
+        with self.at_once():
+            self._stale = True
+            if isinstance(sender, str) and isinstance(number, int):
+                self._seen.pop(sender, None)
+                self._seen[sender] = number
+                while len(self._seen) > _MOST_TABS:
+                    self._seen.pop(next(iter(self._seen)))
+            if isinstance(chosen, dict):
+                known = {name: value for name, value in chosen.items() if name in self.chosen}
+                if known:
+                    self.choose(**known)
+            name, fields = content.get("press"), content.get("fields")
+            if isinstance(name, str) and name.isidentifier() and hasattr(self, f"press_{name}"):
+                texts = {str(key): str(value) for key, value in dict(fields or {}).items()}
+                self.press(name, **texts)
+
+    def _repr_mimebundle_(self, **_given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        nodes = self.view["nodes"]
+        still = {"text/plain": as_text(nodes), "text/html": as_html(nodes)}
+        if self.comm is None:
+            return still, {}
+        live = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        return {**still, "application/vnd.jupyter.widget-view+json": live}, {}

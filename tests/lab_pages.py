@@ -1,0 +1,120 @@
+"""A real JupyterLab and a real Chromium, and a person's hands in them."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOKEN = "a-token-for-this-test"
+RUN_ALL = """async path => {
+    const app = window.jupyterapp;
+    await app.restored;
+    let widget = null;
+    for (let tries = 0; tries < 300 && !widget; tries++) {
+        widget = [...app.shell.widgets('main')].find(w => w.context && w.context.path === path) ?? null;
+        if (!widget) await new Promise(done => setTimeout(done, 100));
+    }
+    await widget.context.ready;
+    await widget.context.sessionContext.ready;
+    app.shell.activateById(widget.id);
+    await app.commands.execute('runmenu:run-all');
+    const cells = widget.content.widgets.filter(cell => cell.model.type === 'code').map(cell => cell.model);
+    return cells.map(model => ({
+        count: model.executionCount,
+        errors: [...Array(model.outputs.length).keys()].map(i => model.outputs.get(i).toJSON())
+            .filter(output => output.output_type === 'error').map(output => output.ename + ': ' + output.evalue),
+    }));
+}"""
+
+
+def chromium():
+    for name in (os.environ.get("KIMI_NB_CHROMIUM"), "chromium", "chromium-browser", "google-chrome"):
+        if name and (found := shutil.which(name)):
+            return found
+    pytest.skip("NO CHROMIUM: browser tests did not run; install chromium or name one in KIMI_NB_CHROMIUM")
+
+
+class Lab:
+    """A JupyterLab over a folder of notebooks, with nothing of this user's own settings."""
+
+    def __init__(self, home, notebooks, env=None):
+        self.notebooks = notebooks
+        settings = home / "config" / "labconfig"
+        settings.mkdir(parents=True)
+        news = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+        (settings / "page_config.json").write_text(json.dumps(news))
+        clean = os.environ | {
+            "JUPYTER_CONFIG_DIR": str(home / "config"),
+            "JUPYTER_DATA_DIR": str(home / "data"),
+            "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+            "IPYTHONDIR": str(home / "ipython"),
+            "JUPYTER_TOKEN": TOKEN,
+        }
+        self._log = home / "lab.log"
+        self._file = self._log.open("w")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0",
+             "--ServerApp.allow_root=True", f"--ServerApp.root_dir={notebooks}", "--LabApp.expose_app_in_browser=True"],
+            env=clean | (env or {}), stdout=self._file, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            self.address = self._found_address()
+        except BaseException:
+            self.close()
+            raise
+
+    def _found_address(self):
+        for _ in range(600):
+            said = self._log.read_text()
+            if found := re.search(r"http://127\.0\.0\.1:(\d+)/lab", said):
+                return f"http://127.0.0.1:{found[1]}"
+            assert self._process.poll() is None, said
+            time.sleep(0.1)
+        raise AssertionError(said)
+
+    def url(self, name):
+        return f"{self.address}/lab/tree/{name}?reset&token={TOKEN}"
+
+    def write(self, name, *cells):
+        """Write a notebook of code cells."""
+        code = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
+        book = {
+            "cells": [code | {"id": f"cell-{i}", "source": text} for i, text in enumerate(cells)],
+            "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
+        (self.notebooks / name).write_text(json.dumps(book))
+
+    def close(self):
+        self._process.terminate()
+        self._process.wait(30)
+        self._file.close()
+
+
+def open_notebook(lab, page, name):
+    """Open a notebook and run all of it; return what its code cells did."""
+    page.goto(lab.url(name))
+    page.wait_for_function("() => window.jupyterapp !== undefined")
+    return page.evaluate(RUN_ALL, name)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    # Of a module and not of the session: while it is open, asyncio.run() is refused in this thread.
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=chromium(),
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"],
+        )
+        yield running
+        running.close()
