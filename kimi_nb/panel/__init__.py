@@ -1,7 +1,7 @@
-"""Panels for JupyterLab: choose, see, download, serve and chat, each with one call in a notebook.
+"""Panels for JupyterLab, each with one call in a notebook; at present the plan panel.
 
-A panel is a view of what the rest of the package does, and holds no logic of its own. In a headless run, where
-nobody can press a button, it shows itself as a readable summary instead.
+A panel is a view of what the rest of the package does, and holds no logic of its own. In a headless run,
+where nobody can press a button, it shows itself as a readable summary instead.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from kimi_nb.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from kimi_nb.panel.plan_panel import PlanPanel, plan
+    from kimi_nb.panel.calls import plan
 
-__all__ = ["PlanPanel", "plan"]
+__all__ = ["plan"]
 
 # No module here bears the name of something this package exports: importing it would hide that.
-__getattr__, __dir__ = lazy_exports(__name__, {"PlanPanel": "plan_panel", "plan": "plan_panel"})
+__getattr__, __dir__ = lazy_exports(__name__, {"plan": "calls"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,45 +12,48 @@ import traitlets
 from kimi_nb.errors import KimiNbError, UsageError
 from kimi_nb.machine import load_profile, machine_named, probe, profiles, typed_machine
 from kimi_nb.model import catalog, named_model, read_header
+from kimi_nb.model.candidates import Candidate
 from kimi_nb.panel import nodes as n
 from kimi_nb.panel import plan_view as view
 from kimi_nb.panel.plan_view import Subject
 from kimi_nb.panel.widget import Panel
 from kimi_nb.panel.words import gb
+from kimi_nb.plan import Plan, make_plan
+from kimi_nb.plan.record import PlannedModel
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from kimi_nb.machine import Machine
     from kimi_nb.panel.nodes import Node
     from kimi_nb.panel.plan_view import Computed
     from kimi_nb.plan import Settings
+    from kimi_nb.plan.profile import Profile
+    from kimi_nb.rehearse import Verified
 
-__all__ = ["PlanPanel", "plan"]
+__all__ = ["PlanPanel"]
 
+_REHEARSING = "Rehearsing"
+_BUDGET_S = 60.0
 _FILE, _THIS, _TYPED = "a file", "this machine", "typed in"
 _MOST_GIB, _MOST_GPUS, _MOST_CORES = 100_000, 64, 1024
 
 
-def plan(
-    model: str | Path = "nano", quant: str | None = None, *, machine: str | Path | Machine | None = None
-) -> PlanPanel:
-    """Show the plan panel.
+@dataclass(frozen=True)
+class _Planned:
+    """What the planner chose, and for which choices that stands."""
 
-    Args:
-        model: A key of the catalogue, such as ``kimi-k2.5``, ``nano``, or a GGUF file.
-        quant: Which quant of the catalogue's model; its first by default.
-        machine: A profile's name, a saved machine or its file; this machine by default.
+    of: tuple[Any, ...]
+    plan: Plan
 
-    Raises:
-        UsageError: There is no such machine.
-    """
-    return PlanPanel(model, quant, machine=machine)
+
+def _place(chosen: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what a plan belongs to: all choices but the name of a file to save it to."""
+    return tuple(value for name, value in sorted(chosen.items()) if name != "save_to")
 
 
 class PlanPanel(Panel):
-    """See :func:`plan`."""
+    """See :func:`kimi_nb.panel.plan`."""
 
     def __init__(
         self, model: str | Path, quant: str | None = None, *, machine: str | Path | Machine | None = None
@@ -61,6 +66,15 @@ class PlanPanel(Panel):
         if machine is not None and where not in profiles():
             self._given = machine_named(where) if isinstance(machine, str | Path) else machine
         self._given_name = where
+        self._measured_for: tuple[Subject, Machine] | None = None
+        self._profile: Profile | None = None
+        self._planned: _Planned | None = None
+        self._verified: tuple[Settings, Machine, Verified] | None = None
+        self._working: threading.Thread | None = None
+        self._job = ""
+        self._job_fraction: float | None = None
+        self._cancel = threading.Event()
+        self._note = ""
         self._probed: Machine | None = None
         self._machine: Machine | None = None
         self._subject: Subject | None = None
@@ -78,6 +92,7 @@ class PlanPanel(Panel):
                 "gpus_gib": "24",
                 "ram_gib": 256,
                 "cores": 16,
+                "save_to": "plan.json",
                 **dict.fromkeys(view.KNOBS),
             }
         )
@@ -107,10 +122,10 @@ class PlanPanel(Panel):
         return self.computed.settings
 
     def wait(self, timeout_s: float | None = None) -> PlanPanel:
-        """Wait until the model's header has been read, or could not be; return this panel."""
-        thread = self._loading
-        if thread is not None:
-            thread.join(timeout_s)
+        """Wait until what is under way has ended: reading the header, planning, verifying, rehearsing."""
+        for thread in (self._loading, self._working):
+            if thread is not None:
+                thread.join(timeout_s)
         return self
 
     @traitlets.validate("chosen")
@@ -127,10 +142,20 @@ class PlanPanel(Panel):
                 self._machine = self._hardware(chosen)
                 if self._subject is not None:
                     chosen = view.possible(chosen, self._subject, self._machine)
-                    self._computed = view.compute(chosen, self._subject, self._machine)
+                    self._computed = self._compute(chosen, self._subject, self._machine)
             except KimiNbError as error:
                 self._wrong = error
             return chosen
+
+    def _compute(self, chosen: dict[str, Any], subject: Subject, machine: Machine) -> Computed:
+        if (subject, machine) != self._measured_for:
+            from kimi_nb.rehearse import find_profile
+
+            self._measured_for, self._profile = (subject, machine), find_profile(subject.model, machine)
+        settings = view.settings_of(chosen, subject, machine)
+        if self._planned is not None and self._planned.of == _place(chosen):
+            settings = self._planned.plan.settings  # the planner sets more than the panel has knobs for
+        return view.compute(settings, subject, machine, self._profile)
 
     def _with_model(self, chosen: dict[str, Any]) -> dict[str, Any]:
         """Begin to read the header, where another model is chosen than before."""
@@ -206,14 +231,171 @@ class PlanPanel(Panel):
             return [n.text(words, live=True, key="verdict")]
         said, tone = view.verdict(done.report)
         near = "as llama.cpp counts it" if done.report.exact else "near what llama.cpp counts"
-        trouble = [] if self.trouble is None else [n.text(str(self.trouble), tone="bad", live=True)]
+        memory, sure = view.bars(subject, machine, done), f"estimated, {near}"
+        if (answer := self._answer()) is not None:
+            memory.append(view.verified(answer))
+            sure = "verified with llama.cpp" if answer.agrees else "llama.cpp gives other figures: see below"
         return [
             n.text(said, tone=tone, live=True, key="verdict"),
-            *trouble,
-            n.group(f"Memory: estimated, {near}", view.bars(subject, machine, done), key="memory"),
+            n.group(f"Memory: {sure}", memory, key="memory"),
             *view.speed(done),
+            *self._doing(done),
             n.code("The command", view.command_text(subject, done.settings)),
         ]
+
+    def _answer(self) -> Verified | None:
+        """Return llama.cpp's figures, if they are for what is shown."""
+        if self._verified is None or self._computed is None:
+            return None
+        settings, machine, answer = self._verified
+        return answer if (settings, machine) == (self._computed.settings, self._machine) else None
+
+    def _doing(self, done: Computed) -> list[Node]:
+        busy = "Something is under way." if self._job else ""
+        elsewhere = "" if self.chosen["machine"] == _THIS else "Only this machine can be measured here."
+        unfit = "" if done.report.fits else "It does not fit, so it cannot be run from a plan."
+        buttons = [
+            n.button("choose", "Let the planner choose", main=True, disabled=busy),
+            n.button("verify", "Verify with llama.cpp", disabled=busy),
+            n.button("rehearse", "Rehearse", disabled=busy or elsewhere),
+        ]
+        found = [n.row(buttons, key="buttons")]
+        if self._job:
+            line = n.progress(self._job, self._job_fraction, self._note or "under way", key="job")
+            found += [line, n.button("cancel", "Cancel")] if self._job == _REHEARSING else [line]
+        if self.trouble is not None:
+            found.append(n.text(str(self.trouble), tone="bad", live=True, key="trouble"))
+        elif self._note and not self._job:
+            found.append(n.text(self._note, live=True, key="note"))
+        if self._planned is not None and self._planned.of == _place(self.chosen):
+            why = [*self._planned.plan.reasons, *(f"Note: {line}" for line in self._planned.plan.warnings)]
+            reasons = [n.text(line, key=str(i)) for i, line in enumerate(why)]
+            found.append(n.fold("Why the planner chose this", reasons, key="reasons", opened=True))
+        name = n.field("save_to", "File for this plan", self.chosen["save_to"])
+        found.append(n.row([name, n.button("save", "Save plan", disabled=unfit)], key="saving"))
+        return found
+
+    # Buttons
+
+    def press_choose(self, _fields: Mapping[str, str]) -> None:
+        """Let the planner choose the settings."""
+        subject, machine = self._subject, self._machine
+        if subject is None or machine is None:
+            return
+        candidate, profile = self._candidate(subject), self._profile
+
+        def work() -> None:
+            result = make_plan(candidate, machine, profile=profile)
+            with self.at_once():
+                if (self._subject, self._machine) != (subject, machine):
+                    return  # something else was chosen meanwhile
+                if result.plan is None:
+                    self._note = " ".join(["Nothing runs here.", *result.reasons, *result.what_would_fit])
+                    return
+                knobs = view.knobs_of(result.plan.settings, subject)
+                self._planned = _Planned(_place({**self.chosen, **knobs}), result.plan)
+                self._note = "The planner has chosen."
+                self.chosen = {**self.chosen, **knobs}
+
+        self._begin("Planning", work)
+
+    def press_verify(self, _fields: Mapping[str, str]) -> None:
+        """Ask llama.cpp itself."""
+        subject, machine, settings = self._subject, self._machine, self.computed.settings
+        if subject is None or machine is None:
+            return
+
+        def work() -> None:
+            from kimi_nb.engine import ensure_build
+            from kimi_nb.rehearse.verify import verify
+
+            answer = verify(subject.model, settings, machine, ensure_build(progress=self._tell))
+            with self._lock:
+                self._verified = (settings, machine, answer)
+                self._note = f"Verified in {answer.seconds:.1f} s: " + (
+                    "llama.cpp's figures are the same." if answer.agrees else "llama.cpp's figures differ."
+                )
+
+        self._begin("Verifying with llama.cpp", work)
+
+    def press_rehearse(self, _fields: Mapping[str, str]) -> None:
+        """Measure on this machine."""
+        subject, machine = self._subject, self._machine
+        if subject is None or machine is None:
+            return
+
+        def work() -> None:
+            from kimi_nb.rehearse import rehearse, save_profile
+
+            try:
+                profile = rehearse(
+                    subject.model,
+                    machine,
+                    budget_s=_BUDGET_S,
+                    progress=self._tell,
+                    cancelled=self._cancel.is_set,
+                )
+            except KeyboardInterrupt:
+                self._note = "The rehearsal was cancelled; nothing was kept."
+                return
+            save_profile(profile)
+            with self._lock:
+                self._measured_for = None
+                self._note = "Measured: the speed below now comes from this machine."
+                self.chosen = dict(self.chosen)
+
+        self._begin(_REHEARSING, work)
+
+    def press_cancel(self, _fields: Mapping[str, str]) -> None:
+        """End the rehearsal."""
+        self._cancel.set()
+        self._note = "ending ..."
+
+    def press_save(self, _fields: Mapping[str, str]) -> None:
+        """Save the plan to a file that `kimi-nb serve` and others read."""
+        done, subject, machine = self.computed, self._subject, self._machine
+        if subject is None or machine is None or done.forecast is None:
+            return
+        planned = self._planned
+        kept = planned.plan if planned is not None and planned.of == _place(self.chosen) else None
+        saved = kept or Plan(
+            model=PlannedModel.of(self._candidate(subject)),
+            machine=machine.name,
+            objective="decode",
+            settings=done.settings,
+            memory=done.report,
+            forecast=done.forecast,
+            reasons=("Chosen by hand in the plan panel.",),
+        )
+        path = Path(str(self.chosen["save_to"])).expanduser().absolute()
+        saved.save(path)
+        self._note = f"Saved to {path}."
+
+    def _candidate(self, subject: Subject) -> Candidate:
+        key = self._what[0] if self._what[1] else None
+        quant = self._what[1].partition("/")[2] or None
+        repo = catalog().model(key).quant(self._what[1]).repo if key else None
+        here = subject.path.exists()
+        return Candidate(model=subject.model, key=key, quant=quant, repo=repo, on_disk=here)
+
+    def _begin(self, job: str, work: Callable[[], None]) -> None:
+        if self._job:
+            return  # pressed again before the first press was seen
+        self._job, self._job_fraction, self._note = job, None, ""
+        self._cancel.clear()
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                self._job = ""
+
+        self._working = self.in_background(run, job)
+
+    def _tell(self, words: str, fraction: float | None) -> None:
+        with self._lock:
+            self._note, self._job_fraction = words, fraction
+        self.refresh()
 
     def _models(self) -> Node:
         chosen = self.chosen

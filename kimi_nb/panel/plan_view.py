@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kimi_nb.model import Model
     from kimi_nb.panel.nodes import Node, Tone
     from kimi_nb.plan import Forecast, MemoryReport
+    from kimi_nb.plan.profile import Profile
+    from kimi_nb.rehearse import Verified
 
 __all__ = [
     "KNOBS",
@@ -28,10 +30,12 @@ __all__ = [
     "command_text",
     "compute",
     "knobs",
+    "knobs_of",
     "possible",
     "settings_of",
     "speed",
     "verdict",
+    "verified",
     "whole",
 ]
 
@@ -156,14 +160,30 @@ def settings_of(chosen: Mapping[str, Any], subject: Subject, machine: Machine) -
     )
 
 
-def compute(chosen: Mapping[str, Any], subject: Subject, machine: Machine) -> Computed:
-    """Return the figures for what is chosen.
+def knobs_of(settings: Settings, subject: Subject) -> dict[str, Any]:
+    """Return the choices that come nearest to settings; they may hold more than there are knobs for."""
+    in_ram = subject.layers - 1 if settings.cpu_moe else settings.n_cpu_moe or 0
+    layers = settings.n_gpu_layers
+    known = {
+        "ctx_size": settings.ctx_size,
+        "experts_on_gpu": max(min(subject.layers - 1 - in_ram, subject.expert_layers), 0),
+        "gpu_layers": min(layers, subject.layers) if isinstance(layers, int) else subject.layers,
+        "kv_type": settings.cache_type_k or "f16",
+        "ubatch": settings.ubatch_size,
+        "threads": settings.threads,
+        "parallel": settings.parallel,
+        "prompt_cache": settings.cache_ram,
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def compute(settings: Settings, subject: Subject, machine: Machine, profile: Profile | None) -> Computed:
+    """Return the figures for settings; ``profile`` is what was measured on the machine, if anything was.
 
     Raises:
         UsageError: A choice cannot be used.
         ModelFileError: The model is not covered.
     """
-    settings = settings_of(chosen, subject, machine)
     report = memory_report(subject.model, settings, machine)
     staging = tuple(0 for _ in report.gpus)
     if report.gpus and settings.n_cpu_moe:
@@ -171,7 +191,9 @@ def compute(chosen: Mapping[str, Any], subject: Subject, machine: Machine) -> Co
         staging = tuple(
             max(a.compute_mib - b.compute_mib, 0) for a, b in zip(report.gpus, without.gpus, strict=True)
         )
-    return Computed(settings, report, forecast(subject.model, settings, machine, report=report), staging)
+    return Computed(
+        settings, report, forecast(subject.model, settings, machine, profile, report=report), staging
+    )
 
 
 def knobs(chosen: Mapping[str, Any], subject: Subject, machine: Machine) -> list[Node]:
@@ -241,11 +263,8 @@ def verdict(report: MemoryReport) -> tuple[str, Tone]:
         return f"Does not fit: {and_so(lacks)}.", "bad"
     host = report.host
     if host.paged_mib >= 1:
-        return (
-            f"Runs, but slowly: {gib(host.paged_mib)} of the weights find no room in RAM and are read from disk "
-            "again and again.",
-            "warn",
-        )
+        paged = f"{gib(host.paged_mib)} of the weights find no room in RAM"
+        return f"Runs, but slowly: {paged} and are read from disk again and again.", "warn"
     spare = [f"{gib(gpu.free_mib - gpu.needed_mib)} on {gpu.name}" for gpu in report.gpus]
     spare.append(f"{gib(host.available_mib - host.needed_mib - host.evictable_mib)} of RAM")
     return f"Fits. To spare: {and_so(spare)}.", "good"
@@ -316,11 +335,8 @@ def _state(needed: float, there: float, short: float) -> tuple[str, Tone]:
 def _disk(subject: Subject, machine: Machine) -> list[Node]:
     size = subject.model.file_bytes / _MIB
     if machine.disk is None:
-        return [
-            n.text(
-                f"Disk: the files take {gib(size)}; of this machine's disk nothing is known.", tone="quiet"
-            )
-        ]
+        unknown = "of this machine's disk nothing is known"
+        return [n.text(f"Disk: the files take {gib(size)}; {unknown}.", tone="quiet")]
     if subject.path.exists():
         return [n.text(f"Disk: the files are here and take {gib(size)}.", tone="quiet")]
     disk = machine.disk
@@ -334,23 +350,24 @@ def speed(done: Computed) -> list[Node]:
     said = done.forecast
     if said is None:
         return [n.group("Speed", [n.text("No forecast: it does not fit, so it will not run.")], key="speed")]
-    sure = "measured here" if said.source == "measured" else "a wide estimate, not a measurement"
+    sure = "measured on this machine" if said.source == "measured" else "a wide estimate, not a measurement"
+    writes, reads = (_BOUND.get(name, name) for name in (said.decode_bound, said.prefill_bound))
     lines = [
-        n.text(
-            f"Writes {said.decode_tok_s} tokens/s; the limit is {_BOUND.get(said.decode_bound, said.decode_bound)}.",
-            key="decode",
-        ),
-        n.text(
-            f"Reads a prompt at {said.prefill_tok_s} tokens/s; the limit is "
-            f"{_BOUND.get(said.prefill_bound, said.prefill_bound)}.",
-            key="prefill",
-        ),
-        *(
-            n.text(note[:1].upper() + note[1:] + ".", tone="quiet", key=f"note {i}")
-            for i, note in enumerate(said.notes)
-        ),
+        n.text(f"Writes {said.decode_tok_s} tokens/s; the limit is {writes}.", key="decode"),
+        n.text(f"Reads a prompt at {said.prefill_tok_s} tokens/s; the limit is {reads}.", key="prefill"),
     ]
+    lines += [n.text(f"{note[:1].upper()}{note[1:]}.", tone="quiet", key=note) for note in said.notes]
     return [n.group(f"Speed: {sure}", lines, key="speed")]
+
+
+def verified(said: Verified) -> Node:
+    """Return llama.cpp's own figures beside ours."""
+    rows = [
+        [one.name, *(f"{theirs:,} ({ours:,})" for theirs, ours in zip(one.llama_cpp, one.ours, strict=True))]
+        for one in [*said.devices, said.host]
+    ]
+    head = ["MiB: llama.cpp (ours)", "weights", "context", "compute"]
+    return n.table(f"llama.cpp's own answer, in {said.seconds:.1f} s", head, rows, key="verified")
 
 
 def command_text(subject: Subject, settings: Settings) -> str:

@@ -47,7 +47,7 @@ def _html(nodes: Sequence[Node]) -> str:
     return "".join(map(_one, nodes))
 
 
-def _one(node: Node) -> str:  # noqa: PLR0911 - one for each kind
+def _one(node: Node) -> str:  # noqa: C901, PLR0911, PLR0912 - one case for each kind
     label = escape(str(node.get("label", "")))
     match node["t"]:
         case "heading":
@@ -66,7 +66,7 @@ def _one(node: Node) -> str:  # noqa: PLR0911 - one for each kind
         case "slider" | "progress":
             return f"<p>{label}: {escape(node['said'])}</p>"
         case "select":
-            words = dict(node["options"]).get(node["value"], node["value"])
+            words = str(dict(node["options"]).get(node["value"], node["value"]))
             return f"<p>{label}: {escape(words)}</p>"
         case "field" | "number":
             return f"<p>{label}: {escape(str(node['value']))}</p>"

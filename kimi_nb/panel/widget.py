@@ -28,7 +28,7 @@ _RUNNERS = {"papermill", "jupyter-nbconvert", "jupyter-execute", "kimi_nb.run.wo
 
 
 def is_headless() -> bool:
-    """Whether this is a notebook's kernel that was started by a program which runs notebooks, not by a person.
+    """Whether this kernel was started by a program that runs notebooks, and not for a person.
 
     ``KIMI_NB_HEADLESS`` (0 or 1) says so outright; else the program that started the kernel is looked at.
     """
@@ -48,8 +48,8 @@ def is_headless() -> bool:
 class Panel(anywidget.AnyWidget):
     """Something on the screen, kept by the kernel; every tab that shows it shows the same.
 
-    Subclasses give :meth:`draw`, and methods named ``press_NAME`` for their buttons. All state is the kernel's:
-    the browser sends what a person chose, and is sent what there is to see.
+    Subclasses give :meth:`draw`, and methods named ``press_NAME`` for their buttons. All state is the
+    kernel's: the browser sends what a person chose, and is sent what there is to see.
 
     Attributes:
         chosen: What has been chosen, by the name of its control.
@@ -140,7 +140,7 @@ class Panel(anywidget.AnyWidget):
         return thread
 
     def _hear(self, _widget: Panel, content: Any, _buffers: Any) -> None:
-        """Take a message from a browser; whatever it holds, the panel stays as it is or shows something true."""
+        """Take a message from a browser; whatever it holds, the panel shows something true."""
         if not isinstance(content, dict):
             return
         sender, number, chosen = content.get("from"), content.get("number"), content.get("set")

@@ -1,0 +1,31 @@
+"""One call for each panel; the widgets' libraries are loaded with the first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kimi_nb.machine import Machine
+    from kimi_nb.panel.plan_panel import PlanPanel
+
+__all__ = ["plan"]
+
+
+def plan(
+    model: str | Path = "nano", quant: str | None = None, *, machine: str | Path | Machine | None = None
+) -> PlanPanel:
+    """Show the plan panel: will it fit, with which settings, and how fast?
+
+    Args:
+        model: A key of the catalogue, such as ``kimi-k2.5``, ``nano``, or a GGUF file.
+        quant: Which quant of the catalogue's model; its first by default.
+        machine: A profile's name, a saved machine or its file; this machine by default.
+
+    Raises:
+        UsageError: There is no such machine.
+    """
+    from kimi_nb.panel.plan_panel import PlanPanel
+
+    return PlanPanel(model, quant, machine=machine)
