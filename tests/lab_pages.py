@@ -71,7 +71,7 @@ class Lab:
             raise
 
     def _found_address(self):
-        for _ in range(600):
+        for _ in range(1800):  # a busy machine needs its time
             said = self._log.read_text()
             if found := re.search(r"http://127\.0\.0\.1:(\d+)/lab", said):
                 return f"http://127.0.0.1:{found[1]}"

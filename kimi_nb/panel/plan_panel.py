@@ -109,7 +109,7 @@ class PlanPanel(Panel):
         with self._lock:
             if self._computed is not None:
                 return self._computed
-            raise self._wrong or UsageError(
+            raise self._header_trouble or self._wrong or UsageError(
                 "KNB950",
                 "there is no plan yet",
                 why="the model's header is being read",

@@ -1,0 +1,173 @@
+"""The plan panel without a browser: its figures are the estimate's, and no message can break it."""
+
+import json
+
+import pytest
+from header_models import ModelShape, kimi_types
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from kimi_nb import panel as panels
+from kimi_nb.cli import main
+from kimi_nb.errors import UsageError
+from kimi_nb.panel import nodes as n
+from kimi_nb.panel import still
+from kimi_nb.panel.plan_panel import PlanPanel
+from kimi_nb.plan import Plan
+
+MACHINES = ["rtx4090-256gb", "rtx3090x2-256gb", "cpu-512gb", "h100-80gb"]
+SHAPE = ModelShape(n_layer=8, types=kimi_types("Q8_0", "Q4_K", "Q4_K", "Q4_0"))
+
+
+@pytest.fixture(scope="module")
+def kimi(tmp_path_factory):
+    path = tmp_path_factory.mktemp("panel") / "kimi.gguf"
+    SHAPE.write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def panel(kimi):
+    return PlanPanel(kimi, machine="cpu-512gb")
+
+
+def said(panel):
+    return panel.view["nodes"]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    machine=some.sampled_from(MACHINES),
+    ctx_size=some.integers(256, 262144),
+    experts_on_gpu=some.integers(0, 7),
+    gpu_layers=some.integers(0, 9),
+    kv_type=some.sampled_from(["f16", "q8_0", "q4_0"]),
+    ubatch=some.sampled_from([64, 512, 1024, 4096]),
+    parallel=some.integers(1, 4),
+    prompt_cache=some.sampled_from([0, 1024, 8192]),
+)
+def test_the_numbers_on_the_screen_are_those_of_the_estimate(panel, kimi, capsys, **chosen):
+    """Through the state of the widget: what the browser draws is parsed, not what the kernel holds."""
+    panel._hear(panel, {"set": chosen, "from": "a tab", "number": 1}, [])
+    words = [
+        "estimate",
+        "--gguf",
+        str(kimi),
+        "--machine",
+        chosen["machine"],
+        "--json",
+        *panel.settings.argv(),
+    ]
+    capsys.readouterr()
+    code = main(words)
+    told = json.loads(capsys.readouterr().out)
+    assert code == (0 if told["fits"] else 1)
+
+    def drawn(name, *kinds):
+        parts = n.find(said(panel), "bar", label=name)["parts"]
+        return sum(size for kind, _, size in parts if kind in kinds)
+
+    for device in told["devices"]:
+        assert drawn(device["name"], "weights") == device["model_mib"]
+        assert drawn(device["name"], "context") == device["context_mib"]
+        assert drawn(device["name"], "compute", "staging") == device["compute_mib"]
+    host = told["host"]
+    assert drawn("RAM", "context") == host["context_mib"]
+    assert drawn("RAM", "compute") == host["compute_mib"]
+    assert drawn("RAM", "weights") == host["model_mib"] - host["evictable_mib"]
+    verdict = n.find(said(panel), "text", key="verdict")["text"]
+    assert verdict.startswith("Does not fit") == (not told["fits"])
+    for name in told["short_mib"]:
+        assert ("RAM" if name == "Host" else name) in verdict
+    command = n.find(said(panel), "code", label="The command")["text"]
+    assert command.replace(" \\\n ", "").split()[-len(panel.settings.argv()) :] == panel.settings.argv()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=some.sampled_from(
+        ["ctx_size", "parallel", "kv_type", "machine", "source", "file", "ram_gib", "gpus_gib", "x"]
+    ),
+    value=some.one_of(
+        some.none(),
+        some.integers(),
+        some.floats(),
+        some.text(max_size=20),
+        some.lists(some.integers(), max_size=2),
+    ),
+)
+def test_whatever_is_sent_the_panel_shows_figures_or_says_what_is_wrong(kimi, name, value):
+    panel = PlanPanel(kimi, machine="cpu-512gb")
+    panel._hear(panel, {"set": {name: value}, "from": "a tab", "number": 7}, [])
+    assert panel.view["seen"] == {"a tab": 7}
+    assert n.find(said(panel), "text", key="verdict")["text"]
+    json.dumps(panel.view)
+
+
+def test_messages_that_are_none_are_ignored(panel):
+    before = said(panel)
+    for content in (None, [], "x", {"press": "draw"}, {"press": "__init__"}, {"set": 3}, {"fields": 3}):
+        panel._hear(panel, content, [])
+    assert said(panel) == before
+
+
+def test_what_cannot_fit_says_by_how_much(kimi):
+    panel = PlanPanel(kimi, machine="rtx4090-256gb")
+    panel.choose(machine="typed in", gpus_gib="4", ram_gib=2, cores=4)
+    verdict = n.find(said(panel), "text", key="verdict")
+    assert verdict["tone"] == "bad"
+    report = panel.computed.report
+    assert f"{report.short_mib['Host'] / 1024:,.1f} GiB of RAM short" in verdict["text"]
+    assert "GPU0's memory short" in verdict["text"]
+    panel.choose(gpus_gib="a lot")
+    assert n.find(said(panel), "text", key="verdict")["text"].startswith("KNB951")
+    with pytest.raises(UsageError, match="KNB951"):
+        _ = panel.settings
+    panel.choose(gpus_gib="", ram_gib=900)
+    assert n.find(said(panel), "text", key="verdict")["tone"] == "good"
+
+
+def test_a_file_that_is_not_there(kimi):
+    panel = PlanPanel("/no/such.gguf", machine="cpu-512gb")
+    assert n.find(said(panel), "text", key="verdict")["text"].startswith("KNB330")
+    panel.choose(file=str(kimi))
+    assert n.find(said(panel), "text", key="verdict")["tone"] == "good"
+
+
+def test_the_planner_chooses_and_what_was_clicked_can_be_saved(kimi, tmp_path):
+    panel = PlanPanel(kimi, machine="rtx4090-256gb")
+    panel.press("choose")
+    panel.wait(60)
+    assert n.find(said(panel), "fold", key="reasons")["items"]
+    assert panel.computed.report.fits
+    chosen = panel.settings
+    panel.choose(save_to=str(tmp_path / "plan.json"))
+    panel.press("save")
+    assert Plan.load(tmp_path / "plan.json").settings == chosen
+    panel.choose(ctx_size=4096)
+    with pytest.raises(LookupError):
+        n.find(said(panel), "fold", key="reasons")
+    panel.press("save")
+    assert Plan.load(tmp_path / "plan.json").settings == panel.settings
+    assert panel.settings.ctx_size == 4096
+
+
+def test_headless_it_is_a_static_page(panel, monkeypatch):
+    monkeypatch.setenv("KIMI_NB_HEADLESS", "1")
+    quiet = panels.plan("nano", machine="cpu-512gb")
+    shown, _ = quiet._repr_mimebundle_()
+    assert set(shown) == {"text/plain", "text/html"}
+    assert "Fits. To spare" in shown["text/plain"]
+    assert "llama-server" in shown["text/html"]
+    assert "<script" not in shown["text/html"]
+    assert "<button" not in shown["text/html"]
+    monkeypatch.setenv("KIMI_NB_HEADLESS", "0")
+    live, _ = panels.plan("nano", machine="cpu-512gb")._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in live
+
+
+def test_what_is_shown_still_is_escaped():
+    page = still.as_html([n.text("<b>&"), n.table("a<", ["<"], [["<"]]), n.code("c", "<script>")])
+    assert "<b>&" not in page
+    assert "<script>" not in page
+    assert "&lt;b&gt;&amp;" in page
