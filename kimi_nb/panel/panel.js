@@ -62,7 +62,8 @@ const KINDS = {
   slider: panel => {
     const id = unique();
     const label = tag("label", { for: id });
-    const said = tag("output", { for: id, class: "knb-said" });
+    // Not an <output>: the slider itself says its value, and a second voice would speak over the verdict.
+    const said = tag("span", { class: "knb-said" });
     const range = tag("input", { type: "range", id, "data-lm-suppress-shortcuts": "true" });
     const typed = tag("input", { type: "number", "data-lm-suppress-shortcuts": "true" });
     const hint = tag("p", { class: "knb-hint", id: `${id}-why` });

@@ -36,6 +36,7 @@ __all__ = ["PlanPanel"]
 _REHEARSING = "Rehearsing"
 _BUDGET_S = 60.0
 _FILE, _THIS, _TYPED = "a file", "this machine", "typed in"
+_TEXTS = ("source", "quant", "file", "machine", "gpus_gib", "kv_type", "save_to")
 _MOST_GIB, _MOST_GPUS, _MOST_CORES = 100_000, 64, 1024
 
 
@@ -109,11 +110,15 @@ class PlanPanel(Panel):
         with self._lock:
             if self._computed is not None:
                 return self._computed
-            raise self._header_trouble or self._wrong or UsageError(
-                "KNB950",
-                "there is no plan yet",
-                why="the model's header is being read",
-                fix="Call wait() first.",
+            raise (
+                self._header_trouble
+                or self._wrong
+                or UsageError(
+                    "KNB950",
+                    "there is no plan yet",
+                    why="the model's header is being read",
+                    fix="Call wait() first.",
+                )
             )
 
     @property
@@ -133,7 +138,8 @@ class PlanPanel(Panel):
         """Make what is chosen possible, and compute what follows from it."""
         with self._lock:
             before = self.chosen
-            chosen = self._with_model({**before, **proposal["value"]})
+            given = {**before, **proposal["value"]}
+            chosen = self._with_model({**given, **{name: str(given[name]) for name in _TEXTS}})
             moved = any(chosen[name] != before.get(name) for name in ("machine", "cores"))
             if moved and chosen["threads"] == before.get("threads"):
                 chosen["threads"] = None  # as many as the new machine has cores
@@ -163,10 +169,10 @@ class PlanPanel(Panel):
         source = chosen["source"] if chosen["source"] in models else _FILE
         quants = models[source].quants if source in models else ()
         names = [f"{quant.publisher}/{quant.name}" for quant in quants]
-        wanted = str(chosen["quant"]).lower()
+        wanted = chosen["quant"].lower()
         fitting = [name for name in names if wanted in {name.lower(), name.partition("/")[2].lower()}]
         quant = (fitting or names or [""])[0]
-        chosen = {**chosen, "source": source, "quant": quant, "file": str(chosen["file"])}
+        chosen = {**chosen, "source": source, "quant": quant}
         what = (source, quant, chosen["file"] if source == _FILE else "")
         if what == self._what:
             return chosen
@@ -367,7 +373,7 @@ class PlanPanel(Panel):
             forecast=done.forecast,
             reasons=("Chosen by hand in the plan panel.",),
         )
-        path = Path(str(self.chosen["save_to"])).expanduser().absolute()
+        path = Path(self.chosen["save_to"]).expanduser().absolute()
         saved.save(path)
         self._note = f"Saved to {path}."
 
