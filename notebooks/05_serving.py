@@ -125,7 +125,7 @@ command = psutil.Process(server.pid).cmdline()
 print("command line: llama-server", *command[1:])
 print()
 print("is the key on it?    ", server.api_key in " ".join(command))
-print("is it in the log?    ", server.api_key in server.log_path.read_text(errors="replace"))
+print("is it in the log?    ", server.api_key in "\n".join(server.log_tail(4000)))
 print("is it in what prints?", server.api_key in f"{server!r} {server.engine!r}")
 
 # %% [markdown]

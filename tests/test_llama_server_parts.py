@@ -1,5 +1,6 @@
 """The parts of the supervisor, one by one."""
 
+import errno
 import http.server
 import io
 import json
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from kimi_nb.engine.out_of_memory import OutOfMemoryWatch
 from kimi_nb.engine.runtime_folder import forget_key, keep_key, runtime_folder
 from kimi_nb.engine.secrets_out import HIDDEN, environment_secrets, redactor, without_secrets
+from kimi_nb.engine.server_command import check_log
 from kimi_nb.engine.server_errors import explain
 from kimi_nb.engine.server_http import Answer, ServerHttp
 from kimi_nb.engine.server_liveness import Liveness
@@ -25,7 +27,7 @@ from kimi_nb.engine.server_load import Activity
 from kimi_nb.engine.server_log import ServerLog, new_log_path
 from kimi_nb.engine.server_state import ServerState, StateMachine
 from kimi_nb.engine.server_watch import Probe, RestartPolicy
-from kimi_nb.errors import ServerError, troubles
+from kimi_nb.errors import ServerError, UsageError, troubles
 
 S = ServerState
 
@@ -103,6 +105,20 @@ def test_a_log_that_cannot_be_written_does_not_stop_the_reading(tmp_path):
     log = ServerLog(tmp_path / "missing" / "s.log", redactor(()))
     assert follow(log, b"one\ntwo\n") == ["one", "two"]
     assert isinstance(log.trouble, FileNotFoundError)
+
+
+def test_a_named_pipe_that_nobody_reads_does_not_stop_the_reading(tmp_path):
+    """Opening one waits for a reader: a server whose log went there was never said to be ready."""
+    os.mkfifo(tmp_path / "pipe")
+    log = ServerLog(tmp_path / "pipe", redactor(()))
+    assert follow(log, b"one\ntwo\n") == ["one", "two"]
+    assert log.trouble.errno == errno.ENXIO
+
+
+def test_a_log_without_a_folder_is_refused_at_once(tmp_path):
+    with pytest.raises(UsageError, match=r"KNB541: the log cannot be .*: there is no folder"):
+        check_log(tmp_path / "missing" / "s.log")
+    assert check_log(tmp_path / "s.log") == tmp_path / "s.log"
 
 
 def test_a_full_disk_does_not_stop_the_reading():
@@ -356,7 +372,7 @@ def said(code: int, *lines: str, out_of_memory: str = "unknown") -> ServerError:
             [
                 "0.00.012.001 E srv         start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 80"
             ],
-            "taken: 80",
+            "port 80 is taken: another program listens there",
         ),
         ("KNB515", ["error: invalid argument: --print-token-count"], "--print-token-count"),
         (

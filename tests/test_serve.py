@@ -254,6 +254,7 @@ def test_restart_brings_it_back_at_the_same_address(ready):
         ([], {"model": "/nothing/model.gguf"}, 2, "KNB330"),
         (["--ctx-size", "8k"], {}, 2, "KNB501"),
         (["--cache-type-k", "q8_0"], {}, 2, "KNB503"),
+        (["--log", "/nothing/server.log"], {}, 2, "KNB541"),
         (["--port", "99999"], {}, 2, "KNB524"),
         (["--alias", "a,b"], {}, 2, "KNB524"),
         (["--api-key-env", "NOT_SET_ANYWHERE"], {}, 2, "KNB535"),

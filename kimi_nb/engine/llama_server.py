@@ -99,7 +99,7 @@ class LlamaServer:
         self._stall_s = stall_s
         self._allow_header_only = allow_header_only
         self._log = ServerLog(
-            Path(log_path).absolute() if log_path else new_log_path("llama-server"),
+            form.check_log(log_path) if log_path else new_log_path("llama-server"),
             redactor({self.api_key, *environment_secrets()}),
         )
         self._owner = os.getpid()

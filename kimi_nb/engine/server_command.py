@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kimi_nb.engine.secrets_out import without_secrets
@@ -12,11 +13,18 @@ from kimi_nb.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from kimi_nb.plan import Settings
 
-__all__ = ["check_alias", "check_extra_args", "check_key", "check_port", "command", "environment"]
+__all__ = [
+    "check_alias",
+    "check_extra_args",
+    "check_key",
+    "check_log",
+    "check_port",
+    "command",
+    "environment",
+]
 
 #: What the supervisor decides itself, or could not see through.
 _OURS = {
@@ -87,6 +95,21 @@ def check_port(port: object) -> int:
             "KNB524", f"port cannot be {port!r}", why=why, fix="Leave it out to have one chosen."
         )
     return port
+
+
+def check_log(path: Path) -> Path:
+    """Return the whole path of a log that someone asked for.
+
+    Raises:
+        UsageError: Its folder is not there, so nothing could be written.
+    """
+    path = Path(path).absolute()
+    if not path.parent.is_dir():
+        why = f"there is no folder {path.parent}"
+        raise UsageError(
+            "KNB541", f"the log cannot be {path}", why=why, fix="Make the folder, or name another."
+        )
+    return path
 
 
 def check_alias(alias: object) -> str:

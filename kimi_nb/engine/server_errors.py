@@ -18,12 +18,13 @@ __all__ = ["explain"]
 
 @dataclass(frozen=True)
 class _Sign:
-    """A line of llama.cpp's log that tells why it ended; the first group of the pattern is quoted."""
+    """A line of llama.cpp's log that tells why it ended; ``{}`` in the words is the first group of the pattern."""
 
     id: str
     pattern: str
     what: str
     fix: str
+    why: str = "llama.cpp says: {}"
 
 
 _REFUSED = "llama-server refused an argument"
@@ -43,8 +44,9 @@ _SIGNS = (
     _Sign(
         "KNB510",
         r"couldn't bind HTTP server socket, hostname: \S+, port: (\d+)",
-        "the port is taken",
+        "port {} is taken",
         "Stop the program that uses it, or leave the port out: a free one is then chosen.",
+        why="another program listens there",
     ),
     _Sign("KNB515", r"error: invalid argument: (\S+)", _REFUSED, _SEE_HELP),
     _Sign("KNB515", r"error while handling argument (.*)", _REFUSED, _SEE_HELP),
@@ -141,10 +143,7 @@ def explain(
         for text in texts:
             found = re.search(sign.pattern, text)
             if found:
-                what = f"{sign.what}: {found[1]}" if sign.id == "KNB510" else sign.what
-                why = (
-                    "another program listens there" if sign.id == "KNB510" else f"llama.cpp says: {found[1]}"
-                )
+                what, why = (words.replace("{}", found[1]) for words in (sign.what, sign.why))
                 return ServerError(sign.id, what, why=why.rstrip(". "), fix=sign.fix)
     if code > 128:  # noqa: PLR2004 - the shell's convention
         return _by_signal(code - 128, texts, when, see)

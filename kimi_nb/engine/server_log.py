@@ -117,7 +117,9 @@ class ServerLog:
                 self._close()
                 self.path.replace(self.path.with_name(self.path.name + ".1"))
             if self._file is None:
-                handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                # A named pipe that nobody reads would hold us here, and with us the server.
+                how = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
+                handle = os.open(self.path, how, 0o600)
                 self._file = os.fdopen(handle, "ab", buffering=0)
                 self._size = os.fstat(handle).st_size
             self._file.write(data)
