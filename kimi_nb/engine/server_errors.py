@@ -18,7 +18,7 @@ __all__ = ["explain"]
 
 @dataclass(frozen=True)
 class _Sign:
-    """A line of llama.cpp's log that tells why it ended; ``{}`` in the words is the first group of the pattern."""
+    """A line of llama.cpp's log that tells why it ended; ``{}`` in the words is the pattern's first group."""
 
     id: str
     pattern: str
