@@ -26,6 +26,7 @@ _PARTS: tuple[Part, ...] = ("fixed", "dense", "moe", "head")
 _OFFLOAD_FROM = 32
 _PRIOR_WEIGHT = 0.02
 _TINY_MS = 1e-4
+_ENOUGH = 5
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,9 @@ def _key(measured: Measurement) -> _Key:
 
 def _step_ms(measured: Measurement) -> Cost:
     steps = measured.written_tokens or 1
-    samples = [sample / steps for sample in measured.samples_ms]
-    return Cost(low=min(samples), expected=median(samples), high=max(samples))
+    samples = sorted(sample / steps for sample in measured.samples_ms)
+    inner = samples[1:-1] if len(samples) >= _ENOUGH else samples  # one stray sample is no spread
+    return Cost(low=inner[0], expected=median(samples), high=inner[-1])
 
 
 def _counts(measured: Measurement, model: ProfileModel) -> tuple[float, float, float, float]:
