@@ -207,6 +207,13 @@ def test_waiting_for_memory_is_told_from_computing(kimi, cpu):
         assert forecast_from(profile, kimi, settings, cpu).decode_bound == bound
 
 
+def test_other_weights_than_measured_are_told(kimi, cpu):
+    profile = profile_of(kimi, slices(kimi))
+    for repack, told in ((None, False), (True, False), (False, True)):
+        notes = forecast_from(profile, kimi, Settings(ctx_size=4096, repack=repack), cpu).notes
+        assert any("--repack" in note for note in notes) == told
+
+
 def test_a_profile_of_another_quant_is_refused(kimi, cpu, tmp_path):
     profile = profile_of(kimi, slices(kimi))
     other = ORACLE_MODELS["Q4K"].read(tmp_path / "q4.gguf")

@@ -148,6 +148,12 @@ def forecast_from(
     report = report or memory_report(model, settings, machine)
     here = _here(profile, model, settings, machine, report)
     decode = _step(here, 1, depth)
+    repacked = any(one.settings.get("repack") is not False for one in profile.measurements)
+    if profile.measurements and here.placement.n_gpus == 0 and repacked == (settings.repack is False):
+        with_ = "with" if repacked else "without"
+        here.notes[
+            f"measured {with_} weights rearranged for the processor (--repack); asked about otherwise"
+        ] = None
     if any(cost.tokens > 1 for cost in profile.costs):
         prompt, prefill = _prompt(here, depth, prompt_tokens)
         reading = _rate(prompt, prefill.total, _PREFILL_MARGIN)
