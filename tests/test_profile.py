@@ -155,6 +155,36 @@ def test_cached_tokens_cost(kimi, cpu):
         assert far - near == pytest.approx(61 * 8 * each, rel=0.01)
 
 
+def test_tokens_of_one_step_cost_each_other(kimi, cpu):
+    """A layer takes 0.5 ms for each token, and 1 ms for each token and 1024 tokens before it."""
+    each, before = 0.5, 1.0
+    head = TRUE_MS["head"] * 10240 / 163840
+
+    def ms(n_layers, tokens, depth=0):
+        return n_layers * tokens * (each + before * (depth + tokens / 2) / 1024) + head
+
+    rows = slices(kimi)
+    for prompt in (32, 512):
+        rows += [
+            measured(kimi, *n, [ms(sum(n), prompt)] * 3, prompt=prompt) for n in ((1, 0), (3, 0), (1, 3))
+        ]
+    rows.append(measured(kimi, 3, 0, [ms(3, 32, 1024)] * 3, prompt=32, depth=1024))
+    lasts = {}
+    for without_deep in (False, True):
+        profile = profile_of(kimi, rows[:-1] if without_deep else rows)
+
+        def told(tokens, depth=0, profile=profile):
+            settings = Settings(ctx_size=8192, batch_size=tokens, ubatch_size=tokens, threads=16)
+            found = forecast_at(profile, kimi, settings, cpu, prompt_tokens=tokens, depth=depth)
+            return tokens / found.prefill_tok_s.expected * 1000
+
+        # What was measured comes out again, whether the attention is known apart or not.
+        assert told(512) == pytest.approx(ms(61, 512), rel=0.03)
+        lasts[without_deep] = told(2048) / ms(61, 2048)
+    assert lasts[True] < 0.7
+    assert lasts[False] == pytest.approx(1, rel=0.03)
+
+
 def test_threads_between_and_beyond_what_was_measured(kimi):
     profile = profile_of(kimi, [*slices(kimi), *slices(kimi, threads=8, slower=1.9)])
     table = CostTable(profile.costs)

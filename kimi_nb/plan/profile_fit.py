@@ -8,12 +8,13 @@ its share of bytes and its share of layers say, in the middle between both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import median
 from typing import TYPE_CHECKING
 
 from kimi_nb.plan.profile import Cost, StepCost
+from kimi_nb.plan.profile_lookup import CostTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,6 +71,9 @@ def fit_costs(measurements: Sequence[Measurement], model: ProfileModel) -> tuple
         measurements: What was measured, each with prompts of one step.
         model: The model that the slices are of.
     """
+    deep = _depth_costs(measurements)
+    table = CostTable(deep)
+    measurements = [_without_attention(one, table) for one in measurements if not one.depth]
     solved: dict[_Key, dict[Part, Cost]] = {}
     heads: dict[tuple[Way, int], Cost] = {}
     for key, group in _groups(measurements):
@@ -89,7 +93,22 @@ def fit_costs(measurements: Sequence[Measurement], model: ProfileModel) -> tuple
                     part=part, way=key.way, threads=key.threads, tokens=tokens, kv_type=key.kv_type, ms=ms
                 )
             ] = None
-    return (*_without_doubles(costs), *_depth_costs(measurements))
+    return (*_without_doubles(costs), *deep)
+
+
+def _without_attention(measured: Measurement, deep: CostTable) -> Measurement:
+    """Take off what the tokens of a prompt cost each other: it grows with the square of the step.
+
+    On average a token finds half of its own step in the cache. The forecast adds that again for its own step;
+    where nothing was measured with a filled cache, both are left out.
+    """
+    tokens, key = measured.prompt_tokens, _key(measured)
+    way: Way = "cpu" if key.way == "cpu" else "gpu"
+    if not tokens or not deep.has("depth", way, tokens=tokens):
+        return measured
+    found = deep.find("depth", way, threads=key.threads, tokens=tokens, kv_type=key.kv_type)
+    off = (measured.n_dense + measured.n_moe) * found.expected * (tokens // 2 / 1024) if found else 0.0
+    return replace(measured, samples_ms=tuple(max(ms - off, ms / 10) for ms in measured.samples_ms))
 
 
 def _groups(measurements: Sequence[Measurement]) -> list[tuple[_Key, list[Measurement]]]:

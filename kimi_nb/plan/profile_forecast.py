@@ -233,6 +233,8 @@ def _step(here: _Here, tokens: int, depth: int, *, last: bool = True) -> _Sum:
         at: Way = "cpu" if here.placement.output == host else "gpu"
         size = here.weights.ends["output"].on_host / (here.profile.model.head_bytes or 1.0)
         found.add(at, here.cost("head", at, 1) * size)
+    if tokens > 1 and _attention_apart(here, base):
+        depth += tokens // 2  # on average, a token finds half of its own step in the cache
     if depth:
         devices = here.placement.layers
         away = len(devices) if here.settings.kv_offload is False else devices.count(host)
@@ -243,6 +245,11 @@ def _step(here: _Here, tokens: int, depth: int, *, last: bool = True) -> _Sum:
     if here.missing:
         found.add("disk", _disk(here, tokens))
     return found
+
+
+def _attention_apart(here: _Here, base: Way) -> bool:
+    """Whether the costs are without what a prompt's tokens cost each other (see ``profile_fit``)."""
+    return here.table.has("depth", base, tokens=_OFFLOAD_FROM)
 
 
 def _layers(here: _Here, *, offload: bool, prompt: bool) -> dict[tuple[str, Part, Way], float]:

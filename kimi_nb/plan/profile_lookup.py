@@ -53,7 +53,7 @@ class CostTable:
         for cost in same:
             by_tokens.setdefault(cost.tokens, []).append(cost)
         points = [(float(n), _at_threads(costs, threads)) for n, costs in sorted(by_tokens.items())]
-        return _at(points, float(tokens), _beyond_tokens)
+        return _at(points, float(tokens), _with_tokens if part == "depth" else _beyond_tokens)
 
 
 @lru_cache(maxsize=16)
@@ -103,6 +103,13 @@ def _beyond_tokens(points: Sequence[_Point], x: float) -> Cost:
     middle = min(max(line, cost.expected), full.expected)
     low = middle * _TREND if len(points) > 1 else min(cost.low, middle)
     return Cost(low=low, expected=middle, high=full.high)
+
+
+def _with_tokens(points: Sequence[_Point], x: float) -> Cost:
+    """Attention to the cache is work for each token, or less for each where there are more of them."""
+    end, cost = points[0] if x < points[0][0] else points[-1]
+    full = cost * (x / end)
+    return Cost(low=min(full.low, (cost.low + full.low) / 2), expected=full.expected, high=full.high)
 
 
 def _line(points: Sequence[_Point], x: float) -> float:

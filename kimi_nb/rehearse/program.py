@@ -27,7 +27,8 @@ _IN_MEMORY = 0.9
 _MOE_LAYERS = 3
 _DENSE_LAYERS = 3
 _SMALL_VOCAB, _LARGE_VOCAB = 1 / 16, 2 / 5
-_UBATCHES = (512, 2048)
+_USUAL_UBATCH = 512
+_OTHER_UBATCHES = (128, 2048)
 _DEPTH = 1024
 _LEAST_PROMPT = 32
 
@@ -144,7 +145,7 @@ def stages(model: Model, machine: Machine, slices: Slices) -> list[Stage]:
     for about, settings in ways:
         found += _writing(about, slices, settings, cores, needed=True, bare=settings is ways[0][1])
     for about, settings in ways[:1] if not gpu else [*ways, *_reading_ways(common)]:
-        found += _reading(about, slices, settings, cores, _UBATCHES[0], bare=settings is ways[0][1])
+        found += _reading(about, slices, settings, cores, _USUAL_UBATCH, bare=settings is ways[0][1])
     for about, settings in ways:
         if "processor" in about:
             found += [
@@ -153,11 +154,12 @@ def stages(model: Model, machine: Machine, slices: Slices) -> list[Stage]:
                 for stage in _writing(about, slices, settings, threads, needed=False, bare=not gpu)
             ]
     found += _deep(slices, ways[0][1], cores)
-    for about, settings in ways[:1] if not gpu else [*ways[:1], *_reading_ways(common)]:
-        found += _reading(about, slices, settings, cores, _UBATCHES[1], bare=settings is ways[0][1])
+    for ubatch in _OTHER_UBATCHES:
+        for about, settings in ways[:1] if not gpu else [*ways[:1], *_reading_ways(common)]:
+            found += _reading(about, slices, settings, cores, ubatch, bare=settings is ways[0][1])
     if not gpu:
         for threads in counts[1:]:
-            found += _reading(ways[0][0], slices, ways[0][1], threads, _UBATCHES[0], bare=True)
+            found += _reading(ways[0][0], slices, ways[0][1], threads, _USUAL_UBATCH, bare=True)
     return found
 
 
