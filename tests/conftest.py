@@ -4,9 +4,11 @@ import signal
 
 import pytest
 
-# A shell that starts us in the background leaves SIGINT ignored, and every process we start would inherit that: the
-# tests of Ctrl-C would then wait for ever. With a handler here, what we start gets the default again.
+# A shell that starts us in the background leaves SIGINT ignored, and nohup SIGHUP; every process we start would
+# inherit that, and the tests of these signals wait for ever. With a handler here, what we start gets the default again.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -212,14 +212,15 @@ def test_ignored_range(hub):
 
 
 def test_a_cut_connection_is_taken_up_again(hub):
-    hub.cut_after, hub.cuts = 9000, 4
+    # Two, since the shards are read side by side and one of them may meet all cuts: it has three attempts.
+    hub.cut_after, hub.cuts = 9000, 2
     assert len(read_remote_header(hub.repo, "UD-TQ1_0").tensors) == 1100
     resumed = [
         headers
         for _, path, headers in hub.seen
         if path.startswith("/cdn/") and not headers["Range"].startswith("bytes=0-")
     ]
-    assert len(resumed) >= 4
+    assert len(resumed) >= 2
     assert all(headers["If-Range"] == '"v1"' for headers in resumed)
 
 
