@@ -141,7 +141,7 @@ def test_the_planner_chooses_and_what_was_clicked_can_be_saved(kimi, tmp_path):
     assert n.find(said(panel), "fold", key="reasons")["items"]
     assert panel.computed.report.fits
     chosen = panel.settings
-    panel.choose(save_to=str(tmp_path / "plan.json"))
+    panel.choose(plan_file=str(tmp_path / "plan.json"))
     panel.press("save")
     assert Plan.load(tmp_path / "plan.json").settings == chosen
     panel.choose(ctx_size=4096)

@@ -20,6 +20,7 @@ __all__ = [
     "check",
     "code",
     "columns",
+    "fact",
     "field",
     "find",
     "fold",
@@ -54,9 +55,17 @@ def text(text: str, *, tone: Tone = "plain", live: bool = False, key: str | None
     return _keyed({"t": "text", "text": text, "tone": tone, "live": live}, key)
 
 
-def group(label: str, items: Sequence[Node], *, key: str | None = None) -> Node:
-    """Return controls or facts that belong together, under a name."""
-    return _keyed({"t": "group", "label": label, "items": list(items)}, key)
+def fact(label: str, value: str, said: str) -> Node:
+    """Return a figure that is worth large letters, with its name above and what it means below."""
+    return {"t": "fact", "key": label, "label": label, "value": value, "said": said}
+
+
+def group(label: str, items: Sequence[Node], *, key: str | None = None, quiet: bool = False) -> Node:
+    """Return controls or facts that belong together, under a name.
+
+    The name of a ``quiet`` one is for screen readers alone: to others its place says the same.
+    """
+    return _keyed({"t": "group", "label": label, "items": list(items), "quiet": quiet}, key)
 
 
 def columns(items: Sequence[Node]) -> Node:
@@ -263,11 +272,14 @@ def words_of(nodes: Sequence[Node]) -> list[str]:
     for node in nodes:
         if node["t"] in {"slider", "progress", "bar"}:
             found.append(f"{node['label']}: {node['said']}")
+        elif node["t"] == "fact":
+            found.append(f"{node['label']}: {node['value']}, {node['said']}")
         elif node["t"] == "select":
             found.append(f"{node['label']}: {dict(node['options']).get(node['value'], node['value'])}")
         elif node["t"] in {"field", "number"}:
             found.append(f"{node['label']}: {node['value']}")
         else:
-            found += [str(node[key]) for key in ("label", "text") if node.get(key)]
+            keys = ("text",) if node.get("quiet") else ("label", "text")
+            found += [str(node[key]) for key in keys if node.get(key)]
         found += words_of(node.get("items", ()))
     return found

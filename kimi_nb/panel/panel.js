@@ -1,6 +1,9 @@
 // Draws a panel. What is on it comes from the kernel as plain data ("view", see nodes.py); what a person does
 // goes back as messages. Nothing is decided here.
 
+const PATIENCE_MS = 4000;
+const MOST_PATIENCE_MS = 60000;
+
 let made = 0;
 const unique = () => `knb-${Date.now().toString(36)}-${made++}`;
 
@@ -42,12 +45,23 @@ const KINDS = {
       put(at, node.text);
     }];
   },
+  fact: () => {
+    const name = tag("dt");
+    const value = tag("dd", { class: "knb-value" });
+    const said = tag("dd", { class: "knb-hint" });
+    return [tag("dl", { class: "knb-fact" }, name, value, said), node => {
+      put(name, node.label);
+      put(value, node.value);
+      put(said, node.said);
+    }];
+  },
   group: panel => {
     const id = unique();
     const name = tag("h4", { id });
     const inner = tag("div", { class: "knb-items" });
     return [tag("section", { class: "knb-group", role: "group", "aria-labelledby": id }, name, inner), node => {
       put(name, node.label);
+      name.className = node.quiet ? "knb-unseen" : "";
       panel.patch(inner, node.items);
     }];
   },
@@ -339,8 +353,9 @@ function render({ model, el }) {
   const me = unique();
   const name = unique();
   const gone = tag("p", { class: "knb-text knb-bad", role: "alert", hidden: true });
+  const late = tag("p", { class: "knb-text knb-warn", role: "status", hidden: true });
   const body = tag("div", { class: "knb-body" });
-  const root = tag("section", { class: "knb", lang: "en", "aria-labelledby": name }, gone, body);
+  const root = tag("section", { class: "knb", lang: "en", "aria-labelledby": name }, gone, body, late);
   // JupyterLab takes single keys as commands: B adds a cell, the arrows go to the next one. What is typed or
   // moved here is meant for us; combinations such as Ctrl+S are still its own.
   root.addEventListener("keydown", event => {
@@ -348,31 +363,37 @@ function render({ model, el }) {
   });
 
   // Choices go out one message at a time: while one is under way, newer ones replace those that wait. So a
-  // slider that is moved faster than the kernel answers leaves no queue behind.
+  // slider that is moved faster than the kernel answers leaves no queue behind. A message can get lost with its
+  // connection: where no answer comes, what was chosen is sent again. A press is not, lest it count twice.
   let number = 0;
   let answered = 0;
   let waiting = {};
+  let patience = PATIENCE_MS;
   const asked = new Map();
-  const flush = () => {
-    if (number > answered || !Object.keys(waiting).length) return;
+  const send = message => {
     number += 1;
-    for (const key of Object.keys(waiting)) asked.set(key, number);
-    model.send({ set: waiting, from: me, number });
+    for (const [key, value] of Object.entries(waiting)) asked.set(key, { number, value });
+    model.send({ ...message, set: waiting, from: me, number });
     waiting = {};
-    // A message can get lost with its connection; what is chosen next must not wait for it for ever.
     const sent = number;
-    setTimeout(() => { if (answered < sent) { answered = sent; flush(); } }, 4000);
+    setTimeout(() => {
+      if (answered >= sent || root.classList.contains("knb-gone")) return;
+      put(late, "Waiting for the kernel: it is busy or cannot be reached. What you chose is kept.");
+      late.hidden = false;
+      if (number > sent) return; // a newer message has its own patience
+      for (const [key, { value }] of asked) if (!(key in waiting)) waiting[key] = value;
+      patience = Math.min(2 * patience, MOST_PATIENCE_MS);
+      send({});
+    }, patience);
   };
+  const flush = () => { if (number <= answered && Object.keys(waiting).length) send({}); };
   const panel = {
     awaits: key => key in waiting || asked.has(key),
     choose: (key, value) => { waiting[key] = value; flush(); },
     press: key => {
       const fields = {};
       for (const area of root.querySelectorAll("textarea")) fields[area.name] = area.value;
-      number += 1;
-      for (const waits of Object.keys(waiting)) asked.set(waits, number);
-      model.send({ set: waiting, press: key, fields, from: me, number });
-      waiting = {};
+      send({ press: key, fields });
     },
     patch: (parent, nodes) => {
       const old = new Map([...parent.children].map(child => [child.knbKey, child]));
@@ -393,7 +414,8 @@ function render({ model, el }) {
   const draw = () => {
     const view = model.get("view");
     answered = Math.max(answered, view.seen?.[me] ?? 0);
-    for (const [key, at] of asked) if (at <= answered) asked.delete(key);
+    for (const [key, sent] of asked) if (sent.number <= answered) asked.delete(key);
+    if (answered >= number) { patience = PATIENCE_MS; late.hidden = true; }
     panel.patch(body, view.nodes ?? []);
     const title = body.querySelector("h2");
     if (title) title.id = name;
@@ -404,6 +426,7 @@ function render({ model, el }) {
   model.on("comm_live_update", () => {
     put(gone, "The kernel behind this panel has gone, so its buttons do nothing. Run its cell again.");
     gone.hidden = false;
+    late.hidden = true;
     root.classList.add("knb-gone");
   });
   draw();

@@ -1,45 +1,36 @@
-"""What the plan panel shows for what was chosen: figures and texts, without any widget."""
+"""The plan panel's choices: the controls for them, and the settings and figures that follow from them."""
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kimi_nb.engine.server_command import command
 from kimi_nb.panel import nodes as n
-from kimi_nb.panel.words import and_so, gib, tokens
+from kimi_nb.panel.words import gib, tokens
 from kimi_nb.plan import Settings, forecast, memory_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from kimi_nb.machine import Machine
     from kimi_nb.model import Model
-    from kimi_nb.panel.nodes import Node, Tone
+    from kimi_nb.panel.nodes import Node
     from kimi_nb.plan import Forecast, MemoryReport
     from kimi_nb.plan.profile import Profile
-    from kimi_nb.rehearse import Verified
 
 __all__ = [
     "KNOBS",
     "Computed",
     "Subject",
-    "bars",
-    "command_text",
     "compute",
     "knobs",
     "knobs_of",
     "possible",
     "settings_of",
-    "speed",
-    "verdict",
-    "verified",
     "whole",
 ]
 
-_MIB = 1024 * 1024
 _BATCH = 2048  # llama.cpp's own batch size
 _CONTEXTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 384, 512, 768, 1024, 2048, 4096)
 _UBATCHES = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -55,14 +46,6 @@ _KV_TYPES = {
     "q4_0": "q4_0: about a quarter",
     "iq4_nl": "iq4_nl: about a quarter",
 }
-_BOUND = {
-    "cpu": "the processor",
-    "ram": "main memory's bandwidth",
-    "pcie": "the link to the GPU",
-    "gpu": "the GPU",
-    "disk": "reading weights from disk",
-}
-
 KNOBS = (
     "ctx_size",
     "experts_on_gpu",
@@ -78,11 +61,21 @@ KNOBS = (
 
 @dataclass(frozen=True)
 class Subject:
-    """What is planned: a model's header, and where its first file lies or would lie."""
+    """What is planned.
+
+    Attributes:
+        model: Its header.
+        path: Where its first file lies or would lie.
+        alias: What a server calls it.
+        approximate: Whether the header is a stand-in of its size, not read.
+        note: Why its own header could not be read, where that was tried.
+    """
 
     model: Model
     path: Path
     alias: str
+    approximate: bool = False
+    note: str = ""
 
     @property
     def expert_layers(self) -> int:
@@ -133,31 +126,39 @@ def possible(chosen: Mapping[str, Any], subject: Subject, machine: Machine) -> d
     return {**chosen, **knobs}
 
 
-def settings_of(chosen: Mapping[str, Any], subject: Subject, machine: Machine) -> Settings:
+def settings_of(
+    chosen: Mapping[str, Any], subject: Subject, machine: Machine, planned: Settings | None = None
+) -> Settings:
     """Return the settings that the choices stand for.
+
+    Args:
+        chosen: The choices.
+        subject: The model.
+        machine: The machine.
+        planned: What was planned before for both: what no control is for stays as it was there.
 
     Raises:
         UsageError: A choice cannot be used, or two exclude each other.
     """
-    on_gpu: dict[str, Any] = {}
-    if machine.usable_gpus:
-        on_gpu["n_gpu_layers"] = chosen["gpu_layers"]
+    base = planned or Settings(fit="off")  # or llama.cpp would start with something else than what is shown
+    moved: dict[str, Any] = {
+        "ctx_size": chosen["ctx_size"],
+        "parallel": chosen["parallel"],
+        "cache_type_k": chosen["kv_type"],
+        "cache_type_v": chosen["kv_type"],
+        "batch_size": max(base.batch_size or _BATCH, chosen["ubatch"]),
+        "ubatch_size": chosen["ubatch"],
+        "threads": chosen["threads"],
+        "threads_batch": base.threads_batch and chosen["threads"],
+        "cache_ram": chosen["prompt_cache"],
+    }
+    if machine.usable_gpus and base.device != "none":
         kept = chosen["experts_on_gpu"]
-        if subject.expert_layers and kept < subject.expert_layers:
-            on_gpu["n_cpu_moe"] = subject.layers - 1 - kept
-    ubatch = chosen["ubatch"]
-    return Settings(
-        ctx_size=chosen["ctx_size"],
-        parallel=chosen["parallel"],
-        cache_type_k=chosen["kv_type"],
-        cache_type_v=chosen["kv_type"],
-        batch_size=max(_BATCH, ubatch),
-        ubatch_size=ubatch,
-        threads=chosen["threads"],
-        cache_ram=chosen["prompt_cache"],
-        fit="off",  # or llama.cpp would start with something else than what is shown
-        **on_gpu,
-    )
+        in_ram = subject.layers - 1 - kept if kept < subject.expert_layers else None
+        moved |= {"n_gpu_layers": chosen["gpu_layers"], "n_cpu_moe": in_ram, "cpu_moe": None}
+        if (in_ram, chosen["gpu_layers"]) != (base.n_cpu_moe, base.n_gpu_layers):
+            moved["override_tensor"] = None  # it stands for the layers as they were
+    return base.replace(**moved)
 
 
 def knobs_of(settings: Settings, subject: Subject) -> dict[str, Any]:
@@ -254,131 +255,3 @@ def knobs(chosen: Mapping[str, Any], subject: Subject, machine: Machine) -> list
             ],
         ),
     ]  # fmt: skip
-
-
-def verdict(report: MemoryReport) -> tuple[str, Tone]:
-    """Return whether it fits, in words, with what lacks or is to spare."""
-    if report.short_mib:
-        lacks = [f"{gib(mib)} of {_place(name)} short" for name, mib in report.short_mib.items()]
-        return f"Does not fit: {and_so(lacks)}.", "bad"
-    host = report.host
-    if host.paged_mib >= 1:
-        paged = f"{gib(host.paged_mib)} of the weights find no room in RAM"
-        return f"Runs, but slowly: {paged} and are read from disk again and again.", "warn"
-    spare = [f"{gib(gpu.free_mib - gpu.needed_mib)} on {gpu.name}" for gpu in report.gpus]
-    spare.append(f"{gib(host.available_mib - host.needed_mib - host.evictable_mib)} of RAM")
-    return f"Fits. To spare: {and_so(spare)}.", "good"
-
-
-def _place(name: str) -> str:
-    return "RAM" if name == "Host" else f"{name}'s memory"
-
-
-def bars(subject: Subject, machine: Machine, done: Computed) -> list[Node]:
-    """Return what fills each GPU, main memory and the disk."""
-    report = done.report
-    gpus = [_gpu_bar(report, number, done.staging_mib[number]) for number in range(len(report.gpus))]
-    return [*gpus, _host_bar(report), *_disk(subject, machine)]
-
-
-def _part(kind: str, words: str, mib: float) -> tuple[str, str, float]:
-    return kind, f"{words} {gib(mib)}", mib
-
-
-def _gpu_bar(report: MemoryReport, number: int, staging: int) -> Node:
-    gpu = report.gpus[number]
-    parts = [
-        _part("weights", "weights", gpu.model_mib),
-        _part("context", "context", gpu.context_mib),
-        _part("compute", "compute", gpu.compute_mib - staging),
-        _part("staging", "staging of experts", staging),
-        _part("system", "CUDA and vision", gpu.extra_mib),
-        _part("others", "in use by others", gpu.total_mib - gpu.free_mib),
-    ]
-    said, tone = _state(gpu.needed_mib, gpu.free_mib, gpu.short_mib)
-    return n.bar(gpu.name, [part for part in parts if part[2] > 0], gpu.total_mib, said, tone=tone)
-
-
-def _host_bar(report: MemoryReport) -> Node:
-    host = report.host
-    resident = host.evictable_mib - host.paged_mib
-    shared = sum(gpu.needed_mib for gpu in report.gpus) if not _apart(report) else 0.0
-    parts = [
-        _part("weights", "weights", host.model_mib - host.evictable_mib),
-        _part("paged", "weights as pages of the file", resident),
-        _part("context", "context", host.context_mib),
-        _part("compute", "compute", host.compute_mib),
-        _part("cache", "finished prompts, at most", host.prompt_cache_mib or 0.0),
-        _part("system", "the GPU's share and vision", host.extra_mib + shared),
-        _part("others", "in use by others", host.total_mib - host.available_mib),
-    ]
-    said, tone = _state(host.needed_mib + resident, host.available_mib, host.short_mib)
-    if host.paged_mib >= 1 and not host.short_mib:
-        said, tone = f"full; {gib(host.paged_mib)} of weights stay on disk", "warn"
-    return n.bar("RAM", [part for part in parts if part[2] > 0], host.total_mib, said, tone=tone)
-
-
-def _apart(report: MemoryReport) -> bool:
-    """Whether GPUs have memory of their own: where not, the host's need holds theirs."""
-    host = report.host
-    own = host.model_mib - host.evictable_mib + host.context_mib + host.compute_mib
-    known = own + (host.prompt_cache_mib or 0.0) + host.extra_mib
-    return host.needed_mib - known < min((gpu.needed_mib for gpu in report.gpus), default=1.0)
-
-
-def _state(needed: float, there: float, short: float) -> tuple[str, Tone]:
-    if short > 0:
-        return f"{gib(needed)} needed, {gib(there)} there: {gib(-(-short // 1))} short", "bad"
-    return f"{gib(needed)} of {gib(there)}, {gib(there - needed)} free", "good"
-
-
-def _disk(subject: Subject, machine: Machine) -> list[Node]:
-    size = subject.model.file_bytes / _MIB
-    if machine.disk is None:
-        unknown = "of this machine's disk nothing is known"
-        return [n.text(f"Disk: the files take {gib(size)}; {unknown}.", tone="quiet")]
-    if subject.path.exists():
-        return [n.text(f"Disk: the files are here and take {gib(size)}.", tone="quiet")]
-    disk = machine.disk
-    said, tone = _state(size, disk.free_mib, max(size - disk.free_mib, 0.0))
-    parts = [_part("weights", "files", size), _part("others", "in use", disk.total_mib - disk.free_mib)]
-    return [n.bar("Disk", parts, disk.total_mib, said, tone=tone)]
-
-
-def speed(done: Computed) -> list[Node]:
-    """Return the forecast in words."""
-    said = done.forecast
-    if said is None:
-        return [n.group("Speed", [n.text("No forecast: it does not fit, so it will not run.")], key="speed")]
-    sure = "measured on this machine" if said.source == "measured" else "a wide estimate, not a measurement"
-    writes, reads = (_BOUND.get(name, name) for name in (said.decode_bound, said.prefill_bound))
-    lines = [
-        n.text(f"Writes {said.decode_tok_s} tokens/s; the limit is {writes}.", key="decode"),
-        n.text(f"Reads a prompt at {said.prefill_tok_s} tokens/s; the limit is {reads}.", key="prefill"),
-    ]
-    lines += [n.text(f"{note[:1].upper()}{note[1:]}.", tone="quiet", key=note) for note in said.notes]
-    return [n.group(f"Speed: {sure}", lines, key="speed")]
-
-
-def verified(said: Verified) -> Node:
-    """Return llama.cpp's own figures beside ours."""
-    rows = [
-        [one.name, *(f"{theirs:,} ({ours:,})" for theirs, ours in zip(one.llama_cpp, one.ours, strict=True))]
-        for one in [*said.devices, said.host]
-    ]
-    head = ["MiB: llama.cpp (ours)", "weights", "context", "compute"]
-    return n.table(f"llama.cpp's own answer, in {said.seconds:.1f} s", head, rows, key="verified")
-
-
-def command_text(subject: Subject, settings: Settings) -> str:
-    """Return the command that serves it, as the server panel starts it, for a shell."""
-    words = command(
-        Path("llama-server"), subject.path, alias=subject.alias, port=8080, settings=settings, extra_args=()
-    )
-    lines, line = [], [words[0]]
-    for word in words[1:]:
-        if word.startswith("--"):
-            lines.append(shlex.join(line))
-            line = []
-        line.append(word)
-    return " \\\n  ".join([*lines, shlex.join(line)])

@@ -58,7 +58,10 @@ def _one(node: Node) -> str:  # noqa: C901, PLR0911, PLR0912 - one case for each
             style = f' style="color:{colour};font-weight:600"' if colour else ""
             return f"<p{style}>{escape(node['text'])}</p>" if node["text"] else ""
         case "group" | "fold":
-            return f"<h5>{label}</h5>{_html(node['items'])}"
+            name = "" if node.get("quiet") else f"<h5>{label}</h5>"
+            return name + _html(node["items"])
+        case "fact":
+            return f"<p>{label}: <b>{escape(node['value'])}</b>, {escape(node['said'])}</p>"
         case "columns" | "row":
             return _html(node["items"])
         case "message":
