@@ -12,6 +12,7 @@ from typing import Any
 
 __all__ = [
     "cache_home",
+    "chats_home",
     "make_folder",
     "models_home",
     "sha256_file",
@@ -33,6 +34,14 @@ def models_home() -> Path:
     from platformdirs import user_data_path
 
     chosen = os.environ.get("KIMI_NB_MODELS") or user_data_path("kimi-nb") / "models"
+    return Path(chosen).expanduser().absolute()
+
+
+def chats_home() -> Path:
+    """Return the folder where conversations are kept (``KIMI_NB_CHATS`` overrides it)."""
+    from platformdirs import user_data_path
+
+    chosen = os.environ.get("KIMI_NB_CHATS") or user_data_path("kimi-nb") / "chats"
     return Path(chosen).expanduser().absolute()
 
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kimi_nb.chat.draft import Draft
 from kimi_nb.chat.events import Done
-from kimi_nb.chat.failures import broken_stream, explain_event, explain_transport, no_engine, too_slow
+from kimi_nb.chat.failures import (
+    broken_stream,
+    cancelled,
+    explain_event,
+    explain_transport,
+    no_engine,
+    too_slow,
+)
 from kimi_nb.chat.meter import Meter
 from kimi_nb.chat.sse import EventReader
 
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REFUSAL_BYTES", "Answer", "Limit"]
 
-Limit = Literal["quiet", "deadline"]
+Limit = Literal["quiet", "deadline", "cancel"]
 
 # After the last event only the response's own end is read, so that the connection can serve the next request.
 _AFTER_DONE_S = 0.25
@@ -127,6 +134,8 @@ class Answer:
 
     def late(self, limit: Limit) -> EngineError:
         """Return the error to raise when a limit has passed."""
+        if limit == "cancel":
+            return cancelled()
         return too_slow(self._engine, self._limits[limit])
 
     def with_partial(self, error: EngineError) -> EngineError:

@@ -14,6 +14,7 @@ from kimi_nb.chat.request import chat_request, check_timeout, http_options
 from kimi_nb.chat.watch import Watch
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     import httpx2
@@ -112,6 +113,7 @@ class Chat:
         temperature: float | None = None,
         top_p: float | None = None,
         deadline_s: float | None = None,
+        cancel: threading.Event | None = None,
         extra_body: Mapping[str, Any] | None = None,
     ) -> Generator[Event, None, None]:
         """Send the request when first asked for an event, and yield events until :class:`~kimi_nb.chat.Done`.
@@ -127,6 +129,7 @@ class Chat:
             temperature: Instead of the mode's own.
             top_p: Instead of the mode's own.
             deadline_s: The whole answer's limit in seconds.
+            cancel: Set it from any thread to end the request, also while it waits for a slot: ``KNB625``.
             extra_body: More fields of the request, under the engine's own names, such as ``seed`` or
                 ``grammar``; its ``chat_template_kwargs`` are added to ours.
 
@@ -145,26 +148,31 @@ class Chat:
             top_p=top_p,
             extra_body=extra_body,
         )
-        return self._events(request, deadline_s)
+        return self._events(request, deadline_s, cancel)
 
-    def _events(self, request: ChatRequest, deadline_s: float | None) -> Generator[Event, None, None]:
+    def _events(
+        self, request: ChatRequest, deadline_s: float | None, cancel: threading.Event | None
+    ) -> Generator[Event, None, None]:
         import httpx2
 
         answer = Answer(request, timeout_s=self.timeout_s, deadline_s=deadline_s)
+        watch = Watch(answer, cancel)
+        response = None
         try:
             sending = request.on(self._http, read_s=answer.read_s)
+            sending.extensions["trace"] = watch.trace
             answer.meter.start()
             response = self._http.send(sending, stream=True)
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            raise answer.unsent(error) from None
-        watch = Watch(response, answer)
-        try:
+            watch.saw(response)
             yield from self._read(response, answer)
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            raise answer.late(watch.expired) if watch.expired else answer.unsent(error) from None
         except EngineError as error:
             raise answer.with_partial(answer.late(watch.expired) if watch.expired else error) from None
         finally:
             watch.stop()
-            response.close()
+            if response is not None:
+                response.close()
 
     def _read(self, response: httpx2.Response, answer: Answer) -> Generator[Event, None, None]:
         import httpx2

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 __all__ = [
     "EngineError",
     "broken_stream",
+    "cancelled",
     "explain",
     "explain_event",
     "explain_refusal",
     "explain_transport",
     "no_engine",
+    "shown_address",
     "too_slow",
 ]
 
@@ -47,13 +49,13 @@ def _short(text: str, engine: Engine) -> str:
     return line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…"
 
 
-def _address(engine: Engine) -> str:
+def shown_address(engine: Engine) -> str:
     """Return the base URL without a name and password that it may carry."""
     return re.sub(r"//[^/@]*@", "//", engine.base_url)
 
 
 def _where(engine: Engine) -> str:
-    return f"{engine.kind} at {_address(engine)}"
+    return f"{engine.kind} at {shown_address(engine)}"
 
 
 def _fields(body: object) -> dict[str, Any]:
@@ -216,7 +218,7 @@ def no_engine(engine: Engine, said: str) -> EngineError:
     """Return the error for an answer that is not of the OpenAI kind."""
     return EngineError(
         "KNB615",
-        f"what answers at {_address(engine)} does not speak the OpenAI protocol",
+        f"what answers at {shown_address(engine)} does not speak the OpenAI protocol",
         why=_short(said, engine),
         fix="Check the base URL: it usually ends in /v1, and a proxy may sit in front of the engine.",
     )
@@ -229,6 +231,16 @@ def broken_stream(engine: Engine, said: str) -> EngineError:
         f"the answer from {engine.kind} broke off",
         why=_short(said, engine),
         fix="Look into the server's log; the text that had arrived is kept in the error's partial.",
+    )
+
+
+def cancelled() -> EngineError:
+    """Return the error for an answer that somebody did not want any more."""
+    return EngineError(
+        "KNB625",
+        "the answer was cancelled",
+        why="its cancel event was set",
+        fix="Ask again; the text that had arrived is kept in the error's partial.",
     )
 
 

@@ -24,6 +24,7 @@ from kimi_nb.engine.secrets_out import environment_secrets, redactor
 from kimi_nb.errors import UsageError
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from kimi_nb.chat.client import Chat
@@ -67,7 +68,7 @@ class Limits:
                 )
 
 
-def tool_loop(
+def tool_loop(  # noqa: PLR0913 - all but the first three have a default, and are named in the call
     chat: Chat,
     messages: str | Sequence[Mapping[str, Any]],
     tools: Sequence[Any],
@@ -77,6 +78,7 @@ def tool_loop(
     allow: Collection[str] | None = None,
     approve: Callable[[Tool, Mapping[str, Any]], bool] | None = None,
     on_event: Callable[[Event | CallRecord], object] | None = None,
+    cancel: threading.Event | None = None,
     **options: Any,
 ) -> ToolRun:
     """Return what the model answered after using ``tools``, with the whole trace.
@@ -95,13 +97,14 @@ def tool_loop(
         approve: Asked before each call of a dangerous tool, with its checked arguments; without it, none
             runs.
         on_event: Called with each event of the stream and each finished call, for showing them live.
+        cancel: Set it from any thread to end the loop at once, while the engine answers or a tool runs.
         options: Passed on to :meth:`Chat.stream <kimi_nb.chat.Chat.stream>`.
 
     Raises:
         UsageError: A tool cannot be declared, two have one name, or the conversation is malformed.
     """
     limits = limits or Limits()
-    loop = _Loop(chat, tools, limits, allow=allow, approve=approve, on_event=on_event)
+    loop = _Loop(chat, tools, limits, allow=allow, approve=approve, on_event=on_event, cancel=cancel)
     options = {"mode": mode, "max_tokens": limits.max_tokens} | options
     return loop.run(as_messages(messages), options)
 
@@ -116,6 +119,7 @@ class _Loop:
         allow: Collection[str] | None,
         approve: Callable[[Tool, Mapping[str, Any]], bool] | None,
         on_event: Callable[[Event | CallRecord], object] | None,
+        cancel: threading.Event | None,
     ) -> None:
         self._chat = chat
         self._tools: dict[str, Tool] = {}
@@ -131,6 +135,7 @@ class _Loop:
         self._allow = allow
         self._approve = approve
         self._tell = on_event or (lambda _event: None)
+        self._cancel = cancel
         # What a tool gives back goes to the model, and into the trace: neither is a place for a key.
         self._hide = redactor(environment_secrets() | {chat.engine.api_key})
         self._ran = 0
@@ -144,7 +149,9 @@ class _Loop:
         stopped: Stopped | None = None
         nudges = self._limits.nudges
         while stopped is None:
-            if len(steps) == self._limits.max_steps:
+            if self._cancelled():
+                stopped = "cancelled"
+            elif len(steps) == self._limits.max_steps:
                 stopped = "max_steps"
             elif self._left() <= 0:
                 stopped = "deadline"
@@ -157,7 +164,8 @@ class _Loop:
             except EngineError as failure:
                 error = failure
                 steps.append(Step(len(steps) + 1, failure.partial))
-                stopped = "deadline" if failure.id == "KNB609" and self._left() <= 0 else "engine_error"
+                late = failure.id == "KNB609" and self._left() <= 0
+                stopped = "cancelled" if failure.id == "KNB625" else "deadline" if late else "engine_error"
                 break
             calls = self._mended(reply, count_calls(messages))
             messages.append(assistant_message(reply, calls))
@@ -186,13 +194,17 @@ class _Loop:
             error=error.as_dict() if error else None,
         )
 
+    def _cancelled(self) -> bool:
+        return self._cancel is not None and self._cancel.is_set()
+
     def _left(self) -> float:
         return self._deadline - time.monotonic()
 
     def _ask(self, messages: list[dict[str, Any]], options: dict[str, Any]) -> Reply:
         declared = [tool for tool in self._tools.values() if self._allow is None or tool.name in self._allow]
         deadline_s = max(self._left(), 0.001)
-        with closing(self._chat.stream(messages, tools=declared, deadline_s=deadline_s, **options)) as events:
+        options = {**options, "tools": declared, "deadline_s": deadline_s, "cancel": self._cancel}
+        with closing(self._chat.stream(messages, **options)) as events:
             for event in events:
                 self._tell(event)
                 if isinstance(event, Done):
@@ -225,13 +237,15 @@ class _Loop:
         self._tell(record)
         return record
 
-    def _decide(self, call: ToolCall) -> tuple[Outcome, str, float]:
+    def _decide(self, call: ToolCall) -> tuple[Outcome, str, float]:  # noqa: PLR0911 - one way out for each outcome
         tool = self._tools.get(call.name)
         if tool is None:
             names = ", ".join(sorted(self._tools)) or "none"
             return "unknown_tool", f"there is no tool {call.name}; there are: {names}", 0.0
         if self._allow is not None and tool.name not in self._allow:
             return "not_allowed", f"{tool.name} may not be used here", 0.0
+        if self._cancelled():
+            return "cancelled", "not run: the person ended this", 0.0
         if self._ran >= self._limits.max_calls or self._left() <= 0:
             return (
                 "over_limit",
@@ -247,7 +261,9 @@ class _Loop:
                 0.0,
             )
         if tool.dangerous and not (self._approve and self._approve(tool, arguments)):
+            if self._cancelled():
+                return "cancelled", "not run: the person ended this", 0.0
             return "refused", f"the person did not approve this call of {tool.name}", 0.0
         self._ran += 1
         limit = tool.timeout_s if tool.timeout_s is not None else self._limits.tool_timeout_s
-        return run_tool(tool, arguments, max(min(limit, self._left()), 0.0))
+        return run_tool(tool, arguments, max(min(limit, self._left()), 0.0), self._cancel)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from kimi_nb.chat.failures import explain
@@ -15,11 +16,70 @@ from kimi_nb.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["engine_at", "read_key", "running_engine", "started_engine"]
+__all__ = ["Reached", "engine_at", "reach", "read_key", "running_engine", "started_engine"]
 
 _MOONSHOT_HOSTS = ("moonshot.ai", "moonshot.cn")
 _OWNERS: dict[str, EngineKind] = {"llamacpp": "llama-server", "vllm": "vllm", "moonshot": "moonshot"}
 _ASK_S = 10.0
+#: The variable that our examples take a server's key from.
+_KEY_ENV = "LLAMA_API_KEY"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """An engine, and where a program of the user's own would find its key.
+
+    Attributes:
+        engine: Who answers.
+        key_env: The variable of the environment that holds its key, or is to hold it; empty if it needs none.
+    """
+
+    engine: Engine
+    key_env: str
+
+
+def reach(
+    to: Any = None,
+    *,
+    api_key_env: str | None = None,
+    model: str | None = None,
+    kind: EngineKind | None = None,
+) -> Reached:
+    """Return the engine that somebody means.
+
+    Args:
+        to: The name of a server that runs here (None: the only one), an address that begins with ``http``, an
+            :class:`~kimi_nb.engine.Engine`, or whatever has one as its ``engine`` or behind its ``server``: a
+            :class:`~kimi_nb.engine.LlamaServer`, a server panel.
+        api_key_env: The variable of the environment that holds an address's key.
+        model: The model's name at an address; the first that it names by default.
+        kind: What answers at an address; asked by default.
+
+    Raises:
+        UsageError: ``KNB651``, it is none of these; or there is no such server or key.
+        ServerError: The server is not ready.
+        EngineError: The address does not answer.
+    """
+    if isinstance(to, Engine):
+        return Reached(to, (api_key_env or _KEY_ENV) if to.api_key else "")
+    if isinstance(to, str) and to.startswith(("http://", "https://")):
+        key = read_key(api_key_env, None)
+        return Reached(engine_at(to, key, model=model, kind=kind), api_key_env or "")
+    if to is None or isinstance(to, str):
+        from kimi_nb.engine.running import find
+
+        return Reached(running_engine(to), find(to).api_key_env or _KEY_ENV)
+    behind = getattr(to, "engine", None)
+    if behind is None:
+        behind = getattr(to, "server", None)
+    if behind is None:
+        raise UsageError(
+            "KNB651",
+            f"this is no engine to talk to: {type(to).__name__}",
+            why="it is no server's name, no address and no object that has an engine",
+            fix="Give a name, an address, a LlamaServer or a server panel.",
+        )
+    return reach(behind, api_key_env=api_key_env, model=model, kind=kind)
 
 
 def read_key(variable: str | None, file: Path | None) -> str:

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["cut_short", "run_tool", "to_text"]
 
 _ERROR_CHARS = 2000
+_CANCEL_EVERY_S = 0.05
 
 
-def run_tool(tool: Tool, arguments: Mapping[str, Any], timeout_s: float) -> tuple[Outcome, str, float]:
+def run_tool(
+    tool: Tool, arguments: Mapping[str, Any], timeout_s: float, cancel: threading.Event | None = None
+) -> tuple[Outcome, str, float]:
     """Call ``tool`` and return what became of it, the text for the model, and the seconds it took.
 
     A thread cannot be stopped from outside: a tool that passes its limit is left behind, and what it returns
@@ -41,7 +44,10 @@ def run_tool(tool: Tool, arguments: Mapping[str, Any], timeout_s: float) -> tupl
     start = time.monotonic()
     thread = threading.Thread(target=work, name=f"kimi-nb tool {tool.name}", daemon=True)
     thread.start()
-    thread.join(timeout_s)
+    while thread.is_alive() and (left := start + timeout_s - time.monotonic()) > 0:
+        if cancel is not None and cancel.is_set():
+            return "cancelled", "the person ended this before the tool had finished", time.monotonic() - start
+        thread.join(left if cancel is None else min(left, _CANCEL_EVERY_S))
     outcome, text = (
         box[0] if box else ("timeout", f"the tool did not finish within {timeout_s:.3g} s and was given up")
     )

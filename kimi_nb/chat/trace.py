@@ -11,9 +11,17 @@ if TYPE_CHECKING:
 __all__ = ["CallRecord", "Outcome", "Step", "Stopped", "ToolRun"]
 
 Outcome = Literal[
-    "ok", "invalid_arguments", "unknown_tool", "not_allowed", "refused", "timeout", "raised", "over_limit"
+    "ok",
+    "invalid_arguments",
+    "unknown_tool",
+    "not_allowed",
+    "refused",
+    "timeout",
+    "raised",
+    "over_limit",
+    "cancelled",
 ]
-Stopped = Literal["answered", "no_answer", "max_steps", "max_calls", "deadline", "engine_error"]
+Stopped = Literal["answered", "no_answer", "max_steps", "max_calls", "deadline", "engine_error", "cancelled"]
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from kimi_nb.chat.modes import Mode
+    from kimi_nb.engine.endpoint import EngineKind
     from kimi_nb.machine import Machine
+    from kimi_nb.panel.chat_panel import ChatPanel
     from kimi_nb.panel.plan_panel import PlanPanel
 
-__all__ = ["plan"]
+__all__ = ["chat", "plan"]
+
+
+def chat(  # noqa: PLR0913 - all but the engine are named in the call
+    to: Any = None,
+    *,
+    api_key_env: str | None = None,
+    model: str | None = None,
+    kind: EngineKind | None = None,
+    tools: Sequence[Any] = (),
+    folder: str | Path = ".",
+    system: str = "",
+    mode: Mode | None = None,
+    history: Path | None = None,
+) -> ChatPanel:
+    """Show the chat panel: ask, watch the model think and use tools, and keep what was said.
+
+    Args:
+        to: Who is asked: the name of a server that runs here (by default the only one), an address that
+            begins with ``http``, a :class:`~kimi_nb.engine.LlamaServer`, a server panel, or an
+            :class:`~kimi_nb.engine.Engine`.
+        api_key_env: The variable of the environment that holds an address's key.
+        model: The model's name at an address; the first that it names by default.
+        kind: What answers at an address; asked by default.
+        tools: Tools of your own, ticked from the start; the four sample tools are there to tick.
+        folder: What the sample tools may search and read.
+        system: The system prompt; empty for the model's own.
+        mode: ``thinking`` or ``instant`` at first.
+        history: The folder for conversations; :func:`kimi_nb.files.chats_home` by default.
+
+    Raises:
+        UsageError: A tool cannot be one, or there is no such folder.
+    """
+    from kimi_nb.panel.chat_panel import ChatPanel, finder
+
+    find = finder(to, api_key_env=api_key_env, model=model, kind=kind)
+    return ChatPanel(find, tools=tools, folder=folder, system=system, mode=mode, history=history)
 
 
 def plan(

@@ -171,7 +171,9 @@ def check(name: str, label: str, value: bool) -> Node:  # noqa: FBT001 - it is w
     return {"t": "check", "name": name, "label": label, "value": value}
 
 
-def button(name: str, label: str, *, main: bool = False, disabled: str = "", about: str = "") -> Node:
+def button(
+    name: str, label: str, *, main: bool = False, disabled: str = "", about: str = "", of: str = ""
+) -> Node:
     """Return a button.
 
     Args:
@@ -180,6 +182,7 @@ def button(name: str, label: str, *, main: bool = False, disabled: str = "", abo
         main: Whether it is the one most people want next.
         disabled: Why it cannot be pressed now; empty if it can.
         about: What it is about, for those who do not see where it stands.
+        of: Which of several it belongs to; comes with the press as the field ``of``.
     """
     return {
         "t": "button",
@@ -188,6 +191,7 @@ def button(name: str, label: str, *, main: bool = False, disabled: str = "", abo
         "main": main,
         "disabled": disabled,
         "about": about,
+        "of": of,
     }
 
 
@@ -279,7 +283,7 @@ def words_of(nodes: Sequence[Node]) -> list[str]:
         elif node["t"] in {"field", "number"}:
             found.append(f"{node['label']}: {node['value']}")
         else:
-            keys = ("text",) if node.get("quiet") else ("label", "text")
+            keys = ("text",) if node.get("quiet") else ("who", "label", "text")
             found += [str(node[key]) for key in keys if node.get(key)]
         found += words_of(node.get("items", ()))
     return found

@@ -207,7 +207,7 @@ const KINDS = {
   button: panel => {
     const at = tag("button", { type: "button", "data-lm-suppress-shortcuts": "true" });
     let now = null;
-    at.addEventListener("click", () => { if (!now.disabled) panel.press(now.name); });
+    at.addEventListener("click", () => { if (!now.disabled) panel.press(now.name, now.of); });
     return [at, node => {
       now = node;
       at.className = node.main ? "knb-button knb-main" : "knb-button";
@@ -349,6 +349,22 @@ async function copied(text) {
   }
 }
 
+// Apply what patches.py found; what has not changed stays the same object.
+function changed(nodes, changes) {
+  const top = { items: nodes };
+  for (const { at, set, grow, add } of changes) {
+    let node = top;
+    for (const i of at) {
+      node.items = [...node.items];
+      node = node.items[i] = { ...node.items[i] };
+    }
+    Object.assign(node, set);
+    for (const [key, text] of Object.entries(grow ?? {})) node[key] += text;
+    if (add) node.items = [...node.items, ...add];
+  }
+  return top.items;
+}
+
 function render({ model, el }) {
   const me = unique();
   const name = unique();
@@ -390,8 +406,8 @@ function render({ model, el }) {
   const panel = {
     awaits: key => key in waiting || asked.has(key),
     choose: (key, value) => { waiting[key] = value; flush(); },
-    press: key => {
-      const fields = {};
+    press: (key, of = "") => {
+      const fields = { of };
       for (const area of root.querySelectorAll("textarea")) fields[area.name] = area.value;
       send({ press: key, fields });
     },
@@ -423,6 +439,14 @@ function render({ model, el }) {
     flush();
   };
   model.on("change:view", draw);
+  // After the first time only what has changed comes. Several views may show one model: the first of them
+  // brings it up to date, and all draw.
+  model.on("msg:custom", news => {
+    const view = model.get("view");
+    if (!news.changes || news.number <= view.number) return;
+    if (news.after !== view.number) { model.send({ again: true }); return; }
+    model.set("view", { number: news.number, seen: news.seen, nodes: changed(view.nodes, news.changes) });
+  });
   model.on("comm_live_update", () => {
     put(gone, "The kernel behind this panel has gone, so its buttons do nothing. Run its cell again.");
     gone.hidden = false;

@@ -13,6 +13,7 @@ import anywidget
 import traitlets
 
 from kimi_nb.errors import KimiNbError
+from kimi_nb.panel.patches import changes
 from kimi_nb.panel.still import as_html, as_text
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class Panel(anywidget.AnyWidget):
 
     Attributes:
         chosen: What has been chosen, by the name of its control.
-        view: What is on the screen: ``nodes``, and for each tab the number of the newest message it contains.
+        view: What is on the screen: ``nodes``, its ``number``, and for each tab the number of the newest
+            message it contains. A browser is sent it once, and then only what changes.
     """
 
     _esm = _HERE.joinpath("panel.js").read_text(encoding="utf-8")
@@ -89,7 +91,20 @@ class Panel(anywidget.AnyWidget):
             if self._held:
                 self._stale = True
                 return
-            self.view = {"nodes": self.draw(), "seen": dict(self._seen)}
+            number = self.view.get("number", 0) + 1
+            self.view = {"nodes": self.draw(), "seen": dict(self._seen), "number": number}
+
+    def notify_change(self, change: Any) -> None:
+        """Send what has changed of the view instead of all of it, which may be a long conversation."""
+        old = change["old"]
+        if change["name"] != "view" or self.comm is None or not old:
+            super().notify_change(change)
+            return
+        new = change["new"]
+        news = changes(old["nodes"], new["nodes"])
+        self.send({"after": old["number"], "number": new["number"], "seen": new["seen"], "changes": news})
+        # Past ipywidgets' own method, which would send the whole.
+        traitlets.HasTraits.notify_change(self, change)
 
     @contextmanager
     def at_once(self) -> Generator[None, None, None]:
@@ -142,6 +157,9 @@ class Panel(anywidget.AnyWidget):
     def _hear(self, _widget: Panel, content: Any, _buffers: Any) -> None:
         """Take a message from a browser; whatever it holds, the panel shows something true."""
         if not isinstance(content, dict):
+            return
+        if content.get("again"):  # a browser that has missed something
+            self.send_state("view")
             return
         sender, number, chosen = content.get("from"), content.get("number"), content.get("set")
         with self.at_once():
