@@ -177,7 +177,7 @@ def _plan(args: argparse.Namespace, model: str) -> int:
     print(f"{manifest.size / 1e9:9.2f} GB in all, {manifest.repo} at commit {manifest.commit}")
     print(f"{plan.fetch_bytes / 1e9:9.2f} GB to fetch into {plan.folder}, by {plan.transfer}")
     print(f"{plan.room.free_bytes / 1e9:9.2f} GB free on {plan.room.mount} ({plan.room.filesystem})")
-    for line in plan.warnings:
+    for line in (*plan.warnings, *plan.outlook):
         print(f"note: {line}")
     return 0
 
@@ -196,7 +196,7 @@ def _plan_json(plan: DownloadPlan) -> dict[str, object]:
         "free_bytes": plan.room.free_bytes,
         "filesystem": plan.room.filesystem,
         "transfer": plan.transfer,
-        "warnings": list(plan.warnings),
+        "warnings": [*plan.warnings, *plan.outlook],
     }
 
 

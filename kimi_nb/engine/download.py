@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kimi_nb.engine.fetch import adopt, preflight, remote
-from kimi_nb.engine.fetch.check import Checked, check, trouble_of
-from kimi_nb.engine.fetch.fulfil import Fulfilled, fulfil, needs_of
+from kimi_nb.engine.fetch.check import Checked, trouble_of
+from kimi_nb.engine.fetch.fulfil import Fulfilled, fulfil, look_at, needs_of
 from kimi_nb.engine.fetch.job import FileProgress, Options, Progress
 from kimi_nb.engine.fetch.outlook import outlook
 from kimi_nb.engine.fetch.past import Past
@@ -33,6 +33,7 @@ __all__ = [
     "Trust",
     "download",
     "first_shard",
+    "named",
     "plan_download",
     "trust",
     "verify",
@@ -73,7 +74,8 @@ class DownloadPlan:
         fetch_bytes: What would be fetched at most.
         transfer: How, and why that way.
         room: What there is where it would be written.
-        warnings: What a person should know first.
+        warnings: What a person should know of the disk first.
+        outlook: What they should know of this machine's memory first; empty if nothing speaks against it.
     """
 
     manifest: Manifest
@@ -83,6 +85,7 @@ class DownloadPlan:
     transfer: str
     room: preflight.Room
     warnings: tuple[str, ...]
+    outlook: tuple[str, ...]
 
 
 def download(  # noqa: PLR0913 - every argument but the first has a default
@@ -99,6 +102,7 @@ def download(  # noqa: PLR0913 - every argument but the first has a default
     options: Options | None = None,
     progress: Callable[[Progress], None] | None = None,
     notice: Callable[[str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> DownloadResult:
     """Fetch one quant of a model and prove that every byte is right.
 
@@ -115,6 +119,7 @@ def download(  # noqa: PLR0913 - every argument but the first has a default
         options: Connections, limits and patience.
         progress: Called in this thread about ten times a second.
         notice: Called with a line a person should see before it starts: the licence, a warning.
+        cancelled: Asked about ten times a second; once it says yes, all ends with ``KeyboardInterrupt``.
 
     Returns:
         Where the files are. When all of it is here already this costs a stat a file, and no network.
@@ -122,8 +127,9 @@ def download(  # noqa: PLR0913 - every argument but the first has a default
     Raises:
         DownloadError: What stopped it, KNB4xx; what has come is kept and the same call continues.
         UsageError: The call itself is wrong.
+        KeyboardInterrupt: It was cancelled; what has come is kept and the same call continues.
     """
-    repo, quant, revision = _named(model, quant, revision)
+    repo, quant, revision = named(model, quant, revision)
     shelf, options = Shelf(folder), options or Options()
     token = remote.token_of(token)
     hub = Hub(endpoint, token, timeout_s=options.timeout_s, backoff=options.backoff_s)
@@ -143,7 +149,16 @@ def download(  # noqa: PLR0913 - every argument but the first has a default
         for line in outlook(entry.manifest) if check_fit and room is not None else ():
             say(line)
 
-    done = fulfil(shelf, entry, hub, token=token, options=options, progress=progress, ready=ready)
+    done = fulfil(
+        shelf,
+        entry,
+        hub,
+        token=token,
+        options=options,
+        progress=progress,
+        ready=ready,
+        cancelled=cancelled,
+    )
     return _concluded(shelf, entry, done)
 
 
@@ -159,17 +174,18 @@ def plan_download(  # noqa: PLR0913 - as for download
     update: bool = False,
     check_fit: bool = True,
     options: Options | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> DownloadPlan:
     """Say what :func:`download` would do, and do none of it; arguments as there.
 
     Raises:
         DownloadError: It could not be done: no space, no access and so on.
     """
-    repo, quant, revision = _named(model, quant, revision)
+    repo, quant, revision = named(model, quant, revision)
     shelf, options = Shelf(folder), options or Options()
     hub = Hub(endpoint, token, timeout_s=options.timeout_s, backoff=options.backoff_s)
     entry = _entry(shelf, hub, repo, quant, patterns, revision, update=update)
-    checked = check(shelf, entry)
+    checked = look_at(shelf, entry, None, again=False, cancelled=cancelled)
     needs = needs_of(entry, checked)
     room = preflight.check_room(needs, entry.blobs or entry.root, create=False)
     return DownloadPlan(
@@ -179,7 +195,8 @@ def plan_download(  # noqa: PLR0913 - as for download
         fetch_bytes=sum(need.missing for need in needs),
         transfer=pick_source(entry.manifest, hub, options)[1],
         room=room,
-        warnings=(*preflight.warnings_of(room), *(outlook(entry.manifest) if check_fit else ())),
+        warnings=tuple(preflight.warnings_of(room)),
+        outlook=tuple(outlook(entry.manifest)) if check_fit else (),
     )
 
 
@@ -196,6 +213,7 @@ def verify(  # noqa: PLR0913 - as for download
     options: Options | None = None,
     progress: Callable[[Progress], None] | None = None,
     notice: Callable[[str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> DownloadResult:
     """Hash every file of a set, adopt it if it is not known yet, and fetch again only what is broken.
 
@@ -212,17 +230,20 @@ def verify(  # noqa: PLR0913 - as for download
         options: As for :func:`download`.
         progress: As for :func:`download`.
         notice: As for :func:`download`.
+        cancelled: As for :func:`download`.
 
     Raises:
         DownloadError: Files are broken and ``repair`` is false (KNB416), or they could not be repaired.
         UsageError: It cannot be told which repository or quant this is (KNB416).
+        KeyboardInterrupt: It was cancelled.
     """
     shelf, options = Shelf(folder), options or Options()
     token = remote.token_of(token)
     hub = Hub(endpoint, token, timeout_s=options.timeout_s, backoff=options.backoff_s)
     entry = _adopted(shelf, hub, where, model, quant, revision)
     if not repair:
-        checked = check(shelf, entry, past=Past(hub, entry.manifest), again=True)
+        past = Past(hub, entry.manifest)
+        checked = look_at(shelf, entry, past, again=True, progress=progress, cancelled=cancelled)
         if not all(look.ok for look in checked):
             raise DownloadError(
                 "KNB416",
@@ -237,12 +258,28 @@ def verify(  # noqa: PLR0913 - as for download
             if notice is not None and not look.ok:
                 notice(f"{look.file.path} is {look.verdict.value}" + (f": {look.why}" if look.why else ""))
 
-    done = fulfil(shelf, entry, hub, token=token, options=options, again=True, progress=progress, ready=ready)
+    done = fulfil(
+        shelf,
+        entry,
+        hub,
+        token=token,
+        options=options,
+        again=True,
+        progress=progress,
+        ready=ready,
+        cancelled=cancelled,
+    )
     return _concluded(shelf, entry, done)
 
 
-def _named(model: str, quant: str | None, revision: str | None) -> tuple[str, str | None, str | None]:
-    """Return repository, quant and revision for a key of the catalog or a repository's name."""
+def named(
+    model: str, quant: str | None = None, revision: str | None = None
+) -> tuple[str, str | None, str | None]:
+    """Return repository, quant and revision for a key of the catalog or a repository's name.
+
+    Raises:
+        UsageError: There is no such model or quant, it is made here, or several quants could be meant.
+    """
     if "/" in model:
         return model, quant, revision
     from kimi_nb.model import catalog
@@ -302,7 +339,7 @@ def _adopted(
     repo = None
     if model is not None:
         repo, quant, revision = (
-            _named(model, quant, revision) if quant or "/" in model else (model, None, revision)
+            named(model, quant, revision) if quant or "/" in model else (model, None, revision)
         )
     if where is None:
         known = shelf.find(repo, quant) if repo is not None and quant is not None else None

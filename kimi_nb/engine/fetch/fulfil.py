@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from kimi_nb.engine.fetch import trouble
 from kimi_nb.engine.fetch.adopt import hub_cache
 from kimi_nb.engine.fetch.check import Checked, check
-from kimi_nb.engine.fetch.job import FileProgress, Job, Options, Progress, State
+from kimi_nb.engine.fetch.job import FileProgress, Job, Options, Progress, State, stop_if
+from kimi_nb.engine.fetch.part import bytes_in
 from kimi_nb.engine.fetch.past import Past
 from kimi_nb.engine.fetch.preflight import Need, Room, check_room
 from kimi_nb.engine.fetch.remote import is_offline
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from kimi_nb.engine.fetch.remote import Hub
     from kimi_nb.engine.fetch.shelf import Entry, Shelf
 
-__all__ = ["Fulfilled", "fulfil", "needs_of"]
+__all__ = ["Fulfilled", "fulfil", "look_at", "needs_of"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def _taken(path: Path) -> int:
         return 0
 
 
-def fulfil(
+def fulfil(  # noqa: PLR0913 - the last four have defaults
     shelf: Shelf,
     entry: Entry,
     hub: Hub,
@@ -77,6 +78,7 @@ def fulfil(
     again: bool = False,
     progress: Callable[[Progress], None] | None = None,
     ready: Callable[[list[Checked], Room | None], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> Fulfilled:
     """Make a set whole.
 
@@ -89,11 +91,15 @@ def fulfil(
         again: Hash files too that were proven before.
         progress: Called in this thread.
         ready: Called when it is known what there is to do, and that it can be done.
+        cancelled: Asked now and then.
 
     Raises:
         DownloadError: Why it could not be made whole; what has come is kept.
+        KeyboardInterrupt: It was cancelled; what has come is kept.
     """
-    checked = _look(shelf, entry, Past(hub, entry.manifest), again=again, progress=progress)
+    checked = look_at(
+        shelf, entry, Past(hub, entry.manifest), again=again, progress=progress, cancelled=cancelled
+    )
     linked = link_copies(shelf, entry, checked, None if entry.blobs else hub_cache())
     if linked:
         now = check(shelf, entry)
@@ -125,7 +131,7 @@ def fulfil(
     )
     whole = [_done(look.file) for look in checked if look.ok]
     try:
-        transfer.run(None if progress is None else lambda now: progress(_with(now, whole)))
+        transfer.run(None if progress is None else lambda now: progress(_with(now, whole)), cancelled)
     except OSError as error:
         raise trouble.disk_error(error, entry.root) from error
     sweep(shelf, entry)
@@ -145,10 +151,16 @@ def _with(now: Progress, whole: list[FileProgress]) -> Progress:
     )
 
 
-def _look(
-    shelf: Shelf, entry: Entry, past: Past, *, again: bool, progress: Callable[[Progress], None] | None
+def look_at(
+    shelf: Shelf,
+    entry: Entry,
+    past: Past | None,
+    *,
+    again: bool,
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> list[Checked]:
-    """Check a set while this thread, which may touch widgets, shows how far that is."""
+    """Check a set while this thread, which may touch widgets, shows how far that is; arguments as there."""
     hashed: dict[str, int] = {}
     stop, found, failed = threading.Event(), list[Checked](), list[BaseException]()
 
@@ -163,6 +175,7 @@ def _look(
     try:
         while thread.is_alive():
             thread.join(0.1)
+            stop_if(cancelled)
             if progress is not None and hashed:
                 files = tuple(
                     FileProgress(file.path, file.size, hashed.get(file.path, 0), State.CHECKING)
@@ -195,4 +208,5 @@ def _job(shelf: Shelf, entry: Entry, file: RemoteFile) -> Job:
         part.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise trouble.disk_error(error, part.parent) from error
-    return Job(file, place, part, prove, known=shelf.marks(file))
+    kept = bytes_in(part, file.key, file.size)
+    return Job(file, place, part, prove, known=shelf.marks(file), kept=kept)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kimi_nb.engine.fetch.manifest import RemoteFile
     from kimi_nb.errors import DownloadError
 
-__all__ = ["FileProgress", "Job", "Options", "Progress", "State"]
+__all__ = ["FileProgress", "Job", "Options", "Progress", "State", "stop_if"]
 
 
 SMALLEST_WINDOW = 256 * 1024
@@ -113,6 +113,7 @@ class Job:
         part_path: Where they are collected.
         prove: Told the marks and the stat of the file, whole and hashed, just before it gets its name.
         known: Marks from an earlier proof, by which bad pieces show at once.
+        kept: Bytes that an earlier attempt left; they count from the start on.
     """
 
     file: RemoteFile
@@ -120,6 +121,7 @@ class Job:
     part_path: Path
     prove: Callable[[list[str], os.stat_result], None]
     known: list[str] = field(default_factory=list)
+    kept: int = 0
     state: State = State.WAITING
     part: PartFile | None = None
     connections: int = 0
@@ -139,4 +141,10 @@ class Job:
         if self.state is State.DONE:
             return self.file.size
         part = self.part
-        return part.here() if part is not None else 0
+        return part.here() if part is not None else self.kept
+
+
+def stop_if(cancelled: Callable[[], bool] | None) -> None:
+    """End the work as Ctrl-C would, once whoever asked for it no longer wants it."""
+    if cancelled is not None and cancelled():
+        raise KeyboardInterrupt

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-__all__ = ["Busy", "Lock"]
+__all__ = ["Busy", "Lock", "is_held"]
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
@@ -69,3 +69,21 @@ def _locked(path: Path) -> int:
         except FileNotFoundError:
             pass
         os.close(fd)  # the holder before us took the file away: what we hold is a lock on nothing
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether somebody holds the lock, without making its file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # Shared, so that two who only ask do not take each other for a holder.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False

@@ -32,7 +32,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Self
 
-__all__ = ["WINDOW", "Claim", "PartFile", "boot_id", "flush", "journal_of", "lock_of", "seed", "sync_folder"]
+__all__ = [
+    "WINDOW",
+    "Claim",
+    "PartFile",
+    "boot_id",
+    "bytes_in",
+    "flush",
+    "journal_of",
+    "lock_of",
+    "seed",
+    "sync_folder",
+]
 
 WINDOW = 8 * 1024 * 1024
 """The most bytes of a file that may have to be fetched again."""
@@ -100,11 +111,10 @@ class PartFile:
             raise
 
     def _recover(self) -> None:
-        header, written, synced = _read_journal(self.journal_path)
-        if header.get("key") == self.key and header.get("size") == self.size:
-            length = os.fstat(self._fd).st_size
-            good = [*synced, *(written if header.get("boot") == boot_id() != "" else ())]
-            self.done = Ranges((start, min(stop, length)) for start, stop in good)
+        length = os.fstat(self._fd).st_size
+        good = _good(self.journal_path, self.key, self.size, length)
+        if good is not None:
+            self.done = good
             if length > self.size:
                 os.ftruncate(self._fd, self.size)
             flush(self._fd)
@@ -321,6 +331,24 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(fd)
+
+
+def bytes_in(path: Path, key: str, size: int) -> int:
+    """Return how many bytes the next one to open a part will find in it; nothing is opened or changed."""
+    try:
+        good = _good(journal_of(path), key, size, path.stat().st_size)
+    except OSError:
+        return 0
+    return good.total() if good is not None else 0
+
+
+def _good(journal: Path, key: str, size: int, length: int) -> Ranges | None:
+    """Return which bytes of a part of this length can be relied on; None if it is of other content."""
+    header, written, synced = _read_journal(journal)
+    if header.get("key") != key or header.get("size") != size:
+        return None
+    good = [*synced, *(written if header.get("boot") == boot_id() != "" else ())]
+    return Ranges((start, min(stop, length)) for start, stop in good)
 
 
 def _read_journal(path: Path) -> tuple[dict[str, object], list[tuple[int, int]], list[tuple[int, int]]]:

@@ -33,6 +33,7 @@ class Room:
         free_bytes: What this user may still write, a quota counted.
         largest_bytes: The largest file it takes, where that is small enough to matter.
         notes: What a person should know of it.
+        total_bytes: Its size; 0 if that is not known.
     """
 
     mount: str
@@ -40,6 +41,7 @@ class Room:
     free_bytes: int
     largest_bytes: int | None
     notes: tuple[str, ...] = ()
+    total_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def room_of(folder: Path) -> Room:
         free_bytes=free if quota is None else min(free, quota),
         largest_bytes=disk.max_file_mib * MIB if disk.max_file_mib is not None else None,
         notes=tuple(str(note) for note in notes if disk.network),
+        total_bytes=disk.total_mib * MIB,
     )
 
 

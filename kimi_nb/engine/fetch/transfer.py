@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from kimi_nb.engine.fetch.job import FileProgress, Job, Options, Progress, State
+from kimi_nb.engine.fetch.job import FileProgress, Job, Options, Progress, State, stop_if
 from kimi_nb.engine.fetch.lock import Busy
 from kimi_nb.engine.fetch.pace import Limiter, Meter, backoff_s
 from kimi_nb.engine.fetch.part import Claim, PartFile
@@ -74,10 +74,15 @@ class Transfer:
 
     # ---- the caller's thread
 
-    def run(self, progress: Callable[[Progress], None] | None = None) -> None:
+    def run(
+        self,
+        progress: Callable[[Progress], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
         """Bring every file, or raise the first reason why one could not be brought.
 
-        What has come is kept whatever happens; running again continues.
+        What has come is kept whatever happens; running again continues. Once ``cancelled`` says yes, it ends
+        with ``KeyboardInterrupt``.
         """
         meter, options = Meter(), self._options
         if all(job.ended for job in self._jobs):
@@ -92,6 +97,7 @@ class Transfer:
             thread.start()
         try:
             while not self._over.wait(LOOK_S):
+                stop_if(cancelled)
                 if progress is not None:
                     progress(self._progress(meter))
         finally:
@@ -187,7 +193,7 @@ class Transfer:
                 part.wake()
                 syncer.join()
         finally:
-            job.fetched, job.part = job.fetched + part.fetched, None
+            job.fetched, job.kept, job.part = job.fetched + part.fetched, part.here(), None
             part.close()
 
     def _follow(self, job: Job, part: PartFile) -> None:
