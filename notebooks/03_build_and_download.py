@@ -178,7 +178,7 @@ todo = plan_download(REPO, QUANT, folder=models, endpoint=hub.endpoint)
 print(f"{todo.fetch_bytes / 1e6:.1f} MB to fetch, at commit {todo.manifest.commit[:12]}.")
 print(f"By {todo.transfer}.")
 print(f"{todo.room.free_bytes / 1e9:.0f} GB are free on {todo.room.mount} ({todo.room.filesystem}).")
-for warning in todo.warnings:
+for warning in (*todo.warnings, *todo.outlook):
     print(f"note: {warning}")
 
 # %% [markdown]

@@ -648,7 +648,7 @@ def test_a_model_that_no_one_knows_is_compared_by_size():
 
 def test_what_does_not_suit_the_machine_is_fetched_all_the_same(hub, repo, folder, monkeypatch):
     monkeypatch.setattr("kimi_nb.engine.download.outlook", lambda _manifest: ["too large for this machine"])
-    assert plan_download(REPO, "Q4", endpoint=hub.endpoint, token="", folder=folder).warnings == (
+    assert plan_download(REPO, "Q4", endpoint=hub.endpoint, token="", folder=folder).outlook == (
         "too large for this machine",
     )
     said = []

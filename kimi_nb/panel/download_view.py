@@ -1,0 +1,206 @@
+"""What the download panel says: of a plan, of a transfer, of the models that are here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kimi_nb.engine.fetch.background import Phase, Task
+from kimi_nb.engine.fetch.job import Progress, State
+from kimi_nb.engine.fetch.outlook import LARGE
+from kimi_nb.errors import troubles
+from kimi_nb.panel import nodes as n
+from kimi_nb.panel.words import gb, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kimi_nb.engine.download import DownloadPlan
+    from kimi_nb.engine.fetch.background import Work
+    from kimi_nb.engine.fetch.job import FileProgress
+    from kimi_nb.engine.fetch.stock import Removal, Stock
+    from kimi_nb.errors import KimiNbError
+    from kimi_nb.panel.nodes import Node, Tone
+
+__all__ = ["facts", "file_bars", "models_table", "removal", "state", "sum_of", "trouble", "work_bar"]
+
+_FILE_STATES = {
+    State.WAITING: "waiting",
+    State.ELSEWHERE: "another process is fetching it",
+    State.CHECKING: "being checked",
+    State.FETCHING: "coming",
+    State.DONE: "verified",
+    State.FAILED: "failed",
+}
+_SET_STATES = {
+    "verified": "verified, every byte",
+    "incomplete": "not finished",
+    "changed": "changed since it was verified",
+    "missing": "its files are gone",
+}
+
+
+# ---- before the first byte
+
+
+def facts(plan: DownloadPlan) -> list[Node]:
+    """Return what would be fetched, and what speaks for and against it."""
+    manifest = plan.manifest
+    count = len(manifest.files)
+    files = f"{count} file{'' if count == 1 else 's'}, {gb(manifest.size)}"
+    here = manifest.size - plan.fetch_bytes
+    to_fetch = "nothing to fetch" if not plan.fetch_bytes else f"{gb(plan.fetch_bytes)} to fetch"
+    rest = f", {gb(here)} of it here" if here > 0 and plan.fetch_bytes else ""
+    lines = [n.text(f"{files}{rest}: {to_fetch}.", key="files"), *_disk(plan)]
+    lines += [n.text(f"{_sentence(line)}", tone="warn", key=line) for line in plan.warnings]
+    lines += _memory(plan)
+    lines.append(n.text(_licence(manifest.license, manifest.license_url), key="licence"))
+    pinned = f"Pinned to commit {manifest.commit[:12]} of {manifest.repo}."
+    how = f" By {plan.transfer}." if plan.fetch_bytes else ""
+    lines.append(n.text(pinned + how, tone="quiet", key="how"))
+    return lines
+
+
+def _disk(plan: DownloadPlan) -> list[Node]:
+    room = plan.room
+    after = room.free_bytes - plan.fetch_bytes
+    free = f"{gb(room.free_bytes)} free" + (f", {gb(after)} afterwards" if plan.fetch_bytes else "")
+    label = f"Disk {room.mount} ({room.filesystem})"
+    if room.total_bytes <= 0:
+        return [n.text(f"{label}: {free}.", key="disk")]
+    used = max(0, room.total_bytes - room.free_bytes)
+    parts = [("weights", f"to fetch {gb(plan.fetch_bytes)}", float(plan.fetch_bytes))]
+    parts.append(("others", f"in use {gb(used)}", float(used)))
+    shown = [part for part in parts if part[2] > 0]
+    return [n.bar(label, shown, float(room.total_bytes), free, tone="good" if after > 0 else "bad")]
+
+
+def _memory(plan: DownloadPlan) -> list[Node]:
+    if plan.outlook:
+        return [n.text(f"This machine: {line}", tone="warn", key=line) for line in plan.outlook]
+    if plan.manifest.size < LARGE:
+        return []
+    return [n.text("This machine: it fits into the memory here.", key="memory")]
+
+
+def _licence(name: str | None, url: str | None) -> str:
+    if name is None:
+        return "Licence: the repository names none; see its page before you use it."
+    return f"Licence: {name}" + (f", see {url}" if url else "") + "."
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
+
+
+# ---- while it goes on, and after
+
+
+def sum_of(files: Sequence[FileProgress]) -> Progress:
+    """Return how far the whole is, from its files as they are on the disk."""
+    done, total = sum(file.done for file in files), sum(file.size for file in files)
+    return Progress(done, total, None, None, tuple(files))
+
+
+def state(work: Work | None, now: Progress | None) -> tuple[str, Tone]:
+    """Return in a sentence where a download stands, and how that is meant.
+
+    Args:
+        work: What goes on for the set in this process, or did last.
+        now: How far it is; None where nothing is known yet.
+    """
+    if work is not None and work.active:
+        doing = "Pausing" if work.phase is Phase.PAUSING else _DOING[work.task]
+        return f"{doing} ...", "plain"  # how far it is says the bar: this line is read out when it changes
+    if now is None or not now.total_bytes:
+        return "Not begun.", "plain"
+    percent = f"{int(100 * now.done_bytes / now.total_bytes)}%"
+    if all(file.state is State.DONE for file in now.files):
+        return "Whole: every byte of every file was verified.", "good"
+    if any(file.state is State.ELSEWHERE for file in now.files):
+        return "Another process is fetching it.", "plain"
+    if not now.done_bytes:
+        return "Not begun.", "plain"
+    if work is not None and work.phase is Phase.FAILED and work.task is not Task.VERIFY:
+        return f"Stopped at {percent}; what has come is kept.", "bad"
+    paused = "Paused" if work is not None and work.phase is Phase.PAUSED else "Not finished"
+    return f"{paused} at {percent}; what has come is kept.", "warn"
+
+
+_DOING = {Task.DOWNLOAD: "Downloading", Task.VERIFY: "Verifying", Task.REPAIR: "Verifying and mending"}
+
+
+def work_bar(label: str, now: Progress | None) -> list[Node]:
+    """Return a bar for the whole, with speed and time left."""
+    if now is None:
+        return [n.progress(label, None, "it begins", key="whole")]
+    whole = sum(file.state is State.DONE for file in now.files)
+    words = [f"{gb(now.done_bytes)} of {gb(now.total_bytes)}"]
+    if now.rate_bytes_s is not None:
+        words.append(f"{gb(now.rate_bytes_s)}/s over the last minute")
+        if now.left_s is not None and now.done_bytes < now.total_bytes:
+            words.append(f"{seconds(now.left_s)} left")
+    checking = now.note == "checking what is here"
+    if not checking:
+        words.append(f"{whole} of {len(now.files)} files verified")
+    fraction = now.done_bytes / now.total_bytes if now.total_bytes else 0.0
+    found = [n.progress(label, fraction, "; ".join(words), key="whole")]
+    if now.note and not checking:
+        found.append(n.text(_sentence(now.note), tone="quiet", key="note"))
+    return found
+
+
+def file_bars(files: Sequence[FileProgress], *, going: bool) -> Node:
+    """Return a bar for each file."""
+    bars = []
+    for file in files:
+        said = _FILE_STATES[file.state]
+        if file.state is State.WAITING and not going:
+            said = "not finished" if file.done else "not begun"
+        if file.state is not State.DONE:
+            said = f"{gb(file.done)} of {gb(file.size)}, {said}"
+        else:
+            said = f"{gb(file.size)}, {said}"
+        name = file.path.rsplit("/", 1)[-1]
+        bars.append(n.progress(name, file.done / max(1, file.size), said, key=file.path))
+    whole = sum(file.state is State.DONE for file in files)
+    label = f"Files: {whole} of {len(files)} verified"
+    return n.fold(label, bars, key="files", opened=True)
+
+
+def trouble(error: KimiNbError) -> list[Node]:
+    """Return what went wrong, what to do, and more for those who want to know."""
+    known = troubles().get(error.id)
+    found = [n.text(str(error), tone="bad", live=True, key="trouble")]
+    if known is not None:
+        words = " ".join(known.explanation.split())
+        found.append(n.fold(f"More about {error.id}", [n.text(words)], key=f"more-{error.id}"))
+    return found
+
+
+# ---- what is here
+
+
+def models_table(sets: Sequence[Stock], folder: str) -> Node:
+    """Return the sets of a models folder."""
+    rows = []
+    for one in sets:
+        manifest = one.entry.manifest
+        whole = "" if one.whole == len(manifest.files) else f", {one.whole} of {len(manifest.files)} files"
+        adopted = f"; adopted from {one.entry.root}" if one.entry.adopted else ""
+        size = (
+            gb(manifest.size) if one.state == "verified" else f"{gb(one.here_bytes)} of {gb(manifest.size)}"
+        )
+        rows.append([manifest.name, size, f"{_SET_STATES[one.state]}{whole}{adopted}"])
+    return n.table(f"In {folder}", ["model", "on the disk", "state"], rows, key="models")
+
+
+def removal(plan: Removal) -> str:
+    """Return in words what would be deleted."""
+    name, count = plan.entry.manifest.name, len(plan.files)
+    files = f"{count} file{'' if count == 1 else 's'}"
+    if plan.entry.adopted and not plan.files:
+        return f"{name} was adopted: only our record of it goes, and its {len(plan.kept)} files stay."
+    words = f"Removing {name} deletes {files} and frees {gb(plan.freed_bytes)}."
+    if plan.kept:
+        words += f" {len(plan.kept)} more stay, for another set has them too."
+    return f"{words} It cannot be undone."
