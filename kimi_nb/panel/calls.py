@@ -8,14 +8,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-<<<<<<< HEAD
     from kimi_nb.chat.modes import Mode
+    from kimi_nb.engine.download import Options
     from kimi_nb.engine.endpoint import EngineKind
     from kimi_nb.machine import Machine
     from kimi_nb.panel.chat_panel import ChatPanel
+    from kimi_nb.panel.download_panel import DownloadPanel
     from kimi_nb.panel.plan_panel import PlanPanel
 
-__all__ = ["chat", "plan"]
+__all__ = ["chat", "download", "plan"]
 
 
 def chat(  # noqa: PLR0913 - all but the engine are named in the call
@@ -52,14 +53,6 @@ def chat(  # noqa: PLR0913 - all but the engine are named in the call
 
     find = finder(to, api_key_env=api_key_env, model=model, kind=kind)
     return ChatPanel(find, tools=tools, folder=folder, system=system, mode=mode, history=history)
-=======
-    from kimi_nb.engine.download import Options
-    from kimi_nb.machine import Machine
-    from kimi_nb.panel.download_panel import DownloadPanel
-    from kimi_nb.panel.plan_panel import PlanPanel
-
-__all__ = ["download", "plan"]
->>>>>>> a123e5c (The download panel: what comes, how far it is, whether it is whole)
 
 
 def plan(
@@ -82,18 +75,15 @@ def plan(
     """
     from kimi_nb.panel.plan_panel import PlanPanel
 
-<<<<<<< HEAD
     return PlanPanel(model, quant, machine=machine, saved=saved)
-=======
-    return PlanPanel(model, quant, machine=machine)
 
 
 def download(
     model: str | None = "kimi-k2.5",
     quant: str | None = None,
     *,
-    folder: Path | None = None,
-    plan: Path | None = None,
+    folder: str | Path | None = None,
+    saved: str | Path | None = None,
     endpoint: str | None = None,
     options: Options | None = None,
 ) -> DownloadPanel:
@@ -106,11 +96,10 @@ def download(
         model: A key of the catalog, such as ``kimi-k2.5``, or a repository, ``namespace/name``.
         quant: Such as ``UD-TQ1_0``; the catalog's first by default.
         folder: The models folder; :func:`kimi_nb.files.models_home` by default.
-        plan: A saved plan, whose model is taken instead.
+        saved: A plan that was saved, whose model is taken instead.
         endpoint: The Hub; ``HF_ENDPOINT`` or the public one by default.
         options: Connections, limits and patience.
     """
     from kimi_nb.panel.download_panel import DownloadPanel
 
-    return DownloadPanel(model, quant, folder=folder, plan=plan, endpoint=endpoint, options=options)
->>>>>>> a123e5c (The download panel: what comes, how far it is, whether it is whole)
+    return DownloadPanel(model, quant, folder=folder, saved=saved, endpoint=endpoint, options=options)

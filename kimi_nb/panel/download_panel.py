@@ -46,8 +46,8 @@ class DownloadPanel(Panel):
         model: str | None,
         quant: str | None = None,
         *,
-        folder: Path | None = None,
-        plan: Path | None = None,
+        folder: str | Path | None = None,
+        saved: str | Path | None = None,
         endpoint: str | None = None,
         options: Options | None = None,
     ) -> None:
@@ -56,7 +56,7 @@ class DownloadPanel(Panel):
         self._asked = 0
         self._target: tuple[str, str | None] = ("", None)
         self._name = ""
-        self._shelf = Shelf(folder)
+        self._shelf = Shelf(Path(folder) if folder is not None else None)
         self._wrong: KimiNbError | None = None
         self._plan: DownloadPlan | None = None
         self._plan_trouble: KimiNbError | None = None
@@ -69,11 +69,11 @@ class DownloadPanel(Panel):
         known = model in catalog().models
         super().__init__(
             {
-                "source": PLAN if plan is not None else str(model) if known else REPO,
+                "source": PLAN if saved is not None else str(model) if known else REPO,
                 "quant": (quant or "") if known else "",
                 "repo": "" if known else model or "",
                 "repo_quant": "" if known else quant or "",
-                "plan": str(plan or "plan.json"),
+                "plan": str(saved or "plan.json"),
                 "folder": str(folder or models_home()),
                 "limit": "" if self._options.limit_bytes_s is None else GIVEN,
                 "set": "",
@@ -291,6 +291,9 @@ class DownloadPanel(Panel):
     def _entry(self, name: str) -> Entry | None:
         return next((one.entry for one in self._sets if one.entry.manifest.name == name), None)
 
+    def _state_of(self, name: str) -> str:
+        return next((one.state for one in self._sets if one.entry.manifest.name == name), "")
+
     def _models(self) -> list[Node]:
         if not self._sets:
             return [n.text(f"None yet in {self._shelf.folder}.", tone="quiet", key="none")]
@@ -315,7 +318,7 @@ class DownloadPanel(Panel):
             items += view.trouble(check.error)
             if check.task is Task.VERIFY:
                 items.append(n.button("repair", "Fetch again what is broken", main=True, about=chosen))
-        elif check is not None and check.phase is Phase.DONE:
+        elif check is not None and check.phase is Phase.DONE and self._state_of(chosen) == "verified":
             items.append(n.text(f"{chosen} was read again: every byte is right.", tone="good", live=True))
         if self._removal is not None:
             sure = [n.button("sure", "Yes, remove it", about=chosen), n.button("keep", "No, keep it")]

@@ -113,14 +113,19 @@ def state(work: Work | None, now: Progress | None) -> tuple[str, Tone]:
         return f"{doing} ...", "plain"  # how far it is says the bar: this line is read out when it changes
     if now is None or not now.total_bytes:
         return "Not begun.", "plain"
-    percent = f"{int(100 * now.done_bytes / now.total_bytes)}%"
     if all(file.state is State.DONE for file in now.files):
         return "Whole: every byte of every file was verified.", "good"
     if any(file.state is State.ELSEWHERE for file in now.files):
         return "Another process is fetching it.", "plain"
+    return _stopped(work, now)
+
+
+def _stopped(work: Work | None, now: Progress) -> tuple[str, Tone]:
+    failed = work is not None and work.phase is Phase.FAILED and work.task is not Task.VERIFY
     if not now.done_bytes:
-        return "Not begun.", "plain"
-    if work is not None and work.phase is Phase.FAILED and work.task is not Task.VERIFY:
+        return ("It failed before anything came.", "bad") if failed else ("Not begun.", "plain")
+    percent = f"{int(100 * now.done_bytes / now.total_bytes)}%"
+    if failed:
         return f"Stopped at {percent}; what has come is kept.", "bad"
     paused = "Paused" if work is not None and work.phase is Phase.PAUSED else "Not finished"
     return f"{paused} at {percent}; what has come is kept.", "warn"
@@ -187,10 +192,8 @@ def models_table(sets: Sequence[Stock], folder: str) -> Node:
         manifest = one.entry.manifest
         whole = "" if one.whole == len(manifest.files) else f", {one.whole} of {len(manifest.files)} files"
         adopted = f"; adopted from {one.entry.root}" if one.entry.adopted else ""
-        size = (
-            gb(manifest.size) if one.state == "verified" else f"{gb(one.here_bytes)} of {gb(manifest.size)}"
-        )
-        rows.append([manifest.name, size, f"{_SET_STATES[one.state]}{whole}{adopted}"])
+        part = "" if one.state == "verified" else f"{gb(one.here_bytes)} of "
+        rows.append([manifest.name, part + gb(manifest.size), f"{_SET_STATES[one.state]}{whole}{adopted}"])
     return n.table(f"In {folder}", ["model", "on the disk", "state"], rows, key="models")
 
 

@@ -276,6 +276,8 @@ def words_of(nodes: Sequence[Node]) -> list[str]:
     for node in nodes:
         if node["t"] in {"slider", "progress", "bar"}:
             found.append(f"{node['label']}: {node['said']}")
+        elif node["t"] == "table":
+            found += [node["caption"], *(", ".join(line) for line in node["rows"])]
         elif node["t"] == "fact":
             found.append(f"{node['label']}: {node['value']}, {node['said']}")
         elif node["t"] == "select":
