@@ -15,16 +15,20 @@ from kimi_nb.errors import KimiNbError, ServerError, UsageError
 from kimi_nb.guardian import DETACHED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["start_detached"]
 
 
-def start_detached(words: Sequence[str]) -> dict[str, Any]:
+def start_detached(words: Sequence[str], on_start: Callable[[int], None] | None = None) -> dict[str, Any]:
     """Run ``kimi-nb serve --json WORDS`` in a session of its own and return its line once it is ready.
 
     It lives until ``kimi-nb serve stop``, also when this process and the terminal are gone, and even when
     this process runs under a guardian. Its llama-server still dies with it.
+
+    Args:
+        words: The options.
+        on_start: Told its process id, long before it is ready.
 
     Raises:
         KimiNbError: The error that it gave.
@@ -40,6 +44,8 @@ def start_detached(words: Sequence[str]) -> dict[str, Any]:
     if process.stdout is None:
         raise AssertionError("it was started with a pipe")
     try:
+        if on_start is not None:
+            on_start(process.pid)
         with process.stdout as output:
             told = json.loads(output.readline() or b"{}")
     except BaseException:  # such as Ctrl-C: nobody knows of it yet

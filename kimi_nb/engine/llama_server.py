@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from kimi_nb.engine import server_command as form
 from kimi_nb.engine.endpoint import Engine
+from kimi_nb.engine.runtime_folder import forget_key, keep_key
 from kimi_nb.engine.secrets_out import environment_secrets, redactor
 from kimi_nb.engine.server_log import ServerLog, new_log_path
+from kimi_nb.engine.server_metrics import read_metrics
 from kimi_nb.engine.server_process import Progress, ServerProcess
 from kimi_nb.engine.server_state import ServerState, StateMachine
 from kimi_nb.engine.server_watch import Probe, RestartPolicy, Watch
@@ -24,7 +26,7 @@ from kimi_nb.errors import KimiNbError, ServerError
 from kimi_nb.plan import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -93,7 +95,9 @@ class LlamaServer:
         self._extra_args = tuple(extra_args)
         self._wanted_port = form.check_port(port)
         self._build = build
-        self._progress: Progress = on_progress or (lambda _text, _fraction: None)
+        self._on_progress: Progress = on_progress or (lambda _text, _fraction: None)
+        self._listeners: list[Callable[[ServerState], None]] = []
+        self._key_file: Path | None = None
         self._policy = restart
         self._restarts: list[float] = []
         self._stall_s = stall_s
@@ -114,6 +118,8 @@ class LlamaServer:
         self._coming_back = False
         #: Why it failed, while the state is failed.
         self.error: KimiNbError | None = None
+        #: While it starts: what it does, and how far it is from 0 to 1 where that is known.
+        self.loading: tuple[str, float | None] = ("", None)
 
     # What it is
 
@@ -153,6 +159,36 @@ class LlamaServer:
         return Engine("llama-server", self.base_url, self.api_key, self.alias)
 
     @property
+    def down(self) -> bool:
+        """Whether nothing runs, and nothing is about to be started again."""
+        return self._down.is_set()
+
+    def key_file(self) -> Path:
+        """Return a file that holds the key, for other programs; only this user can read it.
+
+        It is removed when the server is stopped.
+
+        Raises:
+            ServerError: There is no folder that is private.
+        """
+        with self._lock:
+            if self._key_file is None:
+                self._key_file = keep_key(self.api_key, f"{time.monotonic_ns() % 10**9:09}")
+            return self._key_file
+
+    def on_change(self, listener: Callable[[ServerState], None]) -> Callable[[], None]:
+        """Have ``listener`` called with every new state, by whichever thread brings it about.
+
+        It must return soon. Returns a function that ends it.
+        """
+        self._listeners = [*self._listeners, listener]
+
+        def forget() -> None:
+            self._listeners = [one for one in self._listeners if one is not listener]
+
+        return forget
+
+    @property
     def log_path(self) -> Path:
         """Where its log is."""
         return self._log.path
@@ -175,8 +211,7 @@ class LlamaServer:
         Raises:
             ServerError: It is not ready, or does not answer.
         """
-        found = re.findall(r"^llamacpp:(\w+) (\S+)$", self._ask("/metrics").text(), re.MULTILINE)
-        return {name: float(value) for name, value in found}
+        return read_metrics(self._ask("/metrics").text())
 
     def __repr__(self) -> str:
         where = f" at http://127.0.0.1:{self.port}/v1, process {self.pid}" if self.state in _RUNNING else ""
@@ -292,6 +327,12 @@ class LlamaServer:
             self._down.clear()
         elif state is ServerState.STOPPED or (state is ServerState.FAILED and not self._coming_back):
             self._down.set()
+        for listener in self._listeners:
+            listener(state)
+
+    def _progress(self, text: str, fraction: float | None) -> None:
+        self.loading = (text, fraction)
+        self._on_progress(text, fraction)
 
     def _running(self) -> ServerProcess:
         process = self._process
@@ -313,6 +354,7 @@ class LlamaServer:
         """Go from starting to ready, or to failed or stopped with nothing left behind."""
         self._starter = threading.current_thread()
         self.error = None
+        self.loading = ("", None)
         try:
             self._launch(watch, port, cancel)
             with self._lock:
@@ -373,6 +415,9 @@ class LlamaServer:
         finally:
             if watch is not None:
                 watch.close()
+            if self._key_file is not None:
+                forget_key(self._key_file)
+                self._key_file = None
             self._states.go(ServerState.STOPPED, only_from={ServerState.STOPPING})
 
     def _look_after(self) -> None:

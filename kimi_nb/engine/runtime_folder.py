@@ -13,7 +13,7 @@ from kimi_nb.files import cache_home, write_text
 
 __all__ = ["forget_key", "keep_key", "runtime_folder"]
 
-_KEY_FILE = re.compile(r"^serve-(\d+)\.key$")
+_KEY_FILE = re.compile(r"^serve-(\d+)(?:-\d+)?\.key$")
 
 
 def runtime_folder() -> Path:
@@ -44,8 +44,10 @@ def runtime_folder() -> Path:
     return folder
 
 
-def keep_key(key: str) -> Path:
-    """Write this process's key to a file with mode 0600 and return its path.
+def keep_key(key: str, number: str = "") -> Path:
+    """Write a key of this process to a file with mode 0600 and return its path.
+
+    ``number``, of digits, tells it from other keys of this process.
 
     Keys of processes that were killed before they could tidy up are removed on the way.
     """
@@ -55,7 +57,7 @@ def keep_key(key: str) -> Path:
         if owner and not _alive(int(owner[1])):
             with suppress(OSError):
                 path.unlink()
-    path = folder / f"serve-{os.getpid()}.key"
+    path = folder / f"serve-{os.getpid()}{number and '-'}{number}.key"
     write_text(path, key, mode=0o600)  # no newline: programs send what they read
     return path
 

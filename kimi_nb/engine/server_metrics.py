@@ -1,0 +1,129 @@
+"""What llama-server tells of its work, and what can be worked out from asking twice."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kimi_nb.errors import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Meter", "Work", "memory_of", "read_metrics"]
+
+_METRIC = re.compile(r"^llamacpp:(\w+) (\S+)$", re.MULTILINE)
+_MIB = 1024 * 1024
+_SHORTEST_S = 0.2
+
+
+def read_metrics(page: str) -> dict[str, float]:
+    """Return the counters and gauges of llama-server's ``/metrics`` page by name."""
+    return {name: float(value) for name, value in _METRIC.findall(page)}
+
+
+class _Server(Protocol):
+    def slots(self) -> list[dict[str, Any]]: ...
+    def metrics(self) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a server does at a moment.
+
+    Attributes:
+        slots: How many requests it can answer at once.
+        busy: How many it answers now.
+        slot_ctx: Tokens of context that each slot has.
+        tok_s: Tokens/s that all slots wrote together since it was asked before; None if they wrote nothing.
+        reading: How many slots read a prompt and have not written a token yet.
+        written: Tokens written since it was started, without the answers that are under way.
+        mean_tok_s: At which speed each of those answers was written, on average; None before the first.
+    """
+
+    slots: int
+    busy: int
+    slot_ctx: int
+    tok_s: float | None
+    reading: int
+    written: int
+    mean_tok_s: float | None
+
+
+class Meter:
+    """Ask a server what it does, now and then, and work out its speed.
+
+    Slots are asked each time, which the server does not notice. Its counters are only asked when a request
+    has ended, since asking them starts its averages for Prometheus anew.
+
+    Args:
+        server: Whom to ask.
+        clock: In seconds.
+    """
+
+    def __init__(self, server: _Server, clock: Callable[[], float] = time.monotonic) -> None:
+        self._server = server
+        self._clock = clock
+        self._asked = 0.0
+        self._decoded: dict[tuple[int, int], int] = {}
+        self._tasks: list[tuple[Any, bool]] | None = None
+        self._totals: dict[str, float] = {}
+        self._speed: float | None = None
+
+    def look(self) -> Work | None:
+        """Return what it does now, or None when it does not answer."""
+        try:
+            slots = self._server.slots()
+            tasks = [(slot.get("id_task"), bool(slot.get("is_processing"))) for slot in slots]
+            if tasks != self._tasks:
+                self._totals = self._server.metrics()
+                self._tasks = tasks
+        except ServerError:
+            return None
+        busy = [slot for slot in slots if slot.get("is_processing")]
+        written = {(slot["id"], slot.get("id_task", -1)): _decoded(slot) for slot in busy}
+        seconds = self._totals.get("tokens_predicted_seconds_total", 0.0)
+        total = int(self._totals.get("tokens_predicted_total", 0.0))
+        return Work(
+            slots=len(slots),
+            busy=len(busy),
+            slot_ctx=min((slot.get("n_ctx", 0) for slot in slots), default=0),
+            tok_s=self._rate(written),
+            reading=sum(count == 0 for count in written.values()),
+            written=total,
+            mean_tok_s=total / seconds if seconds > 1e-3 else None,  # noqa: PLR2004 - nothing was timed yet
+        )
+
+    def _rate(self, decoded: dict[tuple[int, int], int]) -> float | None:
+        now = self._clock()
+        passed = now - self._asked
+        if decoded and passed < _SHORTEST_S:
+            return self._speed  # asked twice at once, which tells nothing new
+        fresh = sum(count - self._decoded.get(which, 0) for which, count in decoded.items())
+        known = any(which in self._decoded for which in decoded)
+        self._asked, self._decoded = now, decoded
+        self._speed = fresh / passed if known and fresh > 0 else None
+        return self._speed
+
+
+def _decoded(slot: dict[str, Any]) -> int:
+    told = slot.get("next_token") or {}
+    told = told[0] if isinstance(told, list) else told
+    return int(told.get("n_decoded", 0))
+
+
+def memory_of(pid: int) -> tuple[float, float] | None:
+    """Return the memory that a process has in RAM, in MiB: all, and what of it are pages of files.
+
+    Pages of files are shared with others and can be dropped by the system; the weights of a model that is
+    mapped are among them. None when it cannot be told.
+    """
+    import psutil
+
+    try:
+        memory = psutil.Process(pid).memory_info()
+    except psutil.Error:
+        return None
+    return memory.rss / _MIB, getattr(memory, "shared", 0) / _MIB
