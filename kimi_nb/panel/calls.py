@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from kimi_nb.panel.chat_panel import ChatPanel
     from kimi_nb.panel.download_panel import DownloadPanel
     from kimi_nb.panel.plan_panel import PlanPanel
+    from kimi_nb.panel.server_panel import ServerPanel
+    from kimi_nb.panel.server_source import Planning
+    from kimi_nb.plan import Settings
 
-__all__ = ["chat", "download", "plan"]
+__all__ = ["chat", "download", "plan", "server"]
 
 
 def chat(  # noqa: PLR0913 - all but the engine are named in the call
@@ -103,3 +106,21 @@ def download(
     from kimi_nb.panel.download_panel import DownloadPanel
 
     return DownloadPanel(model, quant, folder=folder, saved=saved, endpoint=endpoint, options=options)
+
+
+def server(
+    source: str | Path | Planning = "nano", *, settings: Settings | None = None, name: str = ""
+) -> ServerPanel:
+    """Show the server panel: start llama-server, see whether it is well, stop it.
+
+    A server that is started there ends with the kernel, unless it is told to keep running. A server that a
+    panel of this kernel has started before, and that still runs, is shown again.
+
+    Args:
+        source: What to serve: ``nano``, a GGUF file, a saved plan (``.json``), or a plan panel.
+        settings: How llama.cpp is to run it; what is given here stands above what a plan says.
+        name: Keep it running when the kernel ends, under this name; it can be changed in the panel.
+    """
+    from kimi_nb.panel.server_panel import ServerPanel
+
+    return ServerPanel(source, settings=settings, name=name)

@@ -1,0 +1,142 @@
+"""What a server is to be started with, from what was chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kimi_nb.engine.planned import planned
+from kimi_nb.engine.server_command import check_port
+from kimi_nb.errors import UsageError
+from kimi_nb.panel.words import tokens
+from kimi_nb.plan import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["FILE", "NANO", "PANEL", "PLAN", "SOURCES", "Planning", "Wanted", "source_of", "wanted"]
+
+NANO, FILE, PLAN, PANEL = "nano", "file", "plan", "panel"
+SOURCES = {
+    NANO: "nano, the small model that comes with kimi-nb",
+    FILE: "A GGUF file of mine",
+    PLAN: "A saved plan",
+    PANEL: "What the plan panel shows",
+}
+_SLOT_CTX = 8192
+
+
+class Planning(Protocol):
+    """A plan panel, as far as a server has to know it."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that it shows."""
+
+    @property
+    def model_path(self) -> Path:
+        """The file that it plans for."""
+
+    @property
+    def alias(self) -> str:
+        """What the model is to be called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What to start.
+
+    Attributes:
+        model: A file, or ``nano``.
+        alias: The name that clients ask for; None for the file's.
+        settings: How llama.cpp is to run it.
+        port: 0 for a free one.
+        restart: Whether it is started again when it ends by itself.
+    """
+
+    model: str
+    alias: str | None
+    settings: Settings
+    port: int = 0
+    restart: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The model's file.
+
+        Raises:
+            ModelFileError: nano is damaged.
+        """
+        if self.model != NANO:
+            return Path(self.model).expanduser().absolute()
+        from kimi_nb.nano import nano_path
+
+        return nano_path()
+
+    @property
+    def said(self) -> str:
+        """It in words."""
+        slots = self.settings.parallel or 1
+        ctx = self.settings.ctx_size or _SLOT_CTX * slots
+        parts = [f"{tokens(ctx)} of context", f"{slots} slot{'' if slots == 1 else 's'}"]
+        if self.settings.threads:
+            parts.append(f"{self.settings.threads} thread{'' if self.settings.threads == 1 else 's'}")
+        return f"{self.alias or Path(self.model).name}: {', '.join(parts)}."
+
+    def words(self, name: str) -> list[str]:
+        """Return the options of ``kimi-nb serve`` that start it, under a name or under one of its choice."""
+        given = {
+            "--model": self.model if self.model == NANO else str(self.path),
+            "--alias": self.alias,
+            "--port": str(self.port),
+            "--name": name or None,
+        }
+        # The equals form, because a value may begin with a dash.
+        options = [f"{option}={value}" for option, value in given.items() if value is not None]
+        return [*options, *(["--restart"] if self.restart else []), *self.settings.argv()]
+
+
+def source_of(given: str | Path | Planning) -> dict[str, str]:
+    """Return the choices that a call's first argument stands for."""
+    if not isinstance(given, str | Path):
+        return {"source": PANEL}
+    text = str(given)
+    if text == NANO:
+        return {"source": NANO}
+    return {"source": PLAN, "plan": text} if text.endswith(".json") else {"source": FILE, "file": text}
+
+
+def wanted(chosen: Mapping[str, Any], planning: Planning | None, changes: Settings | None) -> Wanted:
+    """Return what the choices stand for.
+
+    Args:
+        chosen: The panel's choices.
+        planning: The plan panel, where there is one.
+        changes: Settings that the call gave; they stand above a plan's.
+
+    Raises:
+        UsageError: KNB970, no file is named; or the plan or a setting cannot be used.
+    """
+    source, alias = chosen["source"], None
+    settings = changes or Settings()
+    if source == PANEL and planning is not None:
+        model, alias = str(planning.model_path), planning.alias
+        settings = planning.settings.replace(**(changes.to_dict() if changes else {}))
+    elif source == NANO:
+        model = NANO
+    else:
+        file = str(chosen[source]).strip()
+        if not file:
+            why = "there is nothing in the field"
+            raise UsageError("KNB970", "no file is named yet", why=why, fix="Type the path of one.")
+        model = file
+        if source == PLAN:
+            model, settings = planned(Path(file), changes=changes)
+    return Wanted(
+        model=model,
+        alias=NANO if model == NANO else alias,
+        settings=settings,
+        port=check_port(chosen["port"]),
+        restart=bool(chosen["restart"]),
+    )
