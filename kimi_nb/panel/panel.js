@@ -413,8 +413,12 @@ function render({ model, el }) {
     },
     patch: (parent, nodes) => {
       const old = new Map([...parent.children].map(child => [child.knbKey, child]));
+      const keys = nodes.map((node, i) => `${node.t}:${node.key ?? node.name ?? i}`);
+      // First what is gone: what stays is then not moved, which would take the focus from it.
+      const kept = new Set(keys);
+      for (const [key, child] of old) if (!kept.has(key)) child.remove();
       nodes.forEach((node, i) => {
-        const key = `${node.t}:${node.key ?? node.name ?? i}`;
+        const key = keys[i];
         let child = old.get(key);
         old.delete(key);
         if (!child) {
@@ -424,7 +428,7 @@ function render({ model, el }) {
         if (parent.children[i] !== child) parent.insertBefore(child, parent.children[i] ?? null);
         child.knbUpdate(node);
       });
-      for (const child of old.values()) child.remove();
+      while (parent.children.length > nodes.length) parent.lastChild.remove();
     },
   };
   const draw = () => {
