@@ -164,7 +164,8 @@ def work_nodes(facts: Facts) -> list[Node]:
         words = "It has not answered the last question; it may be reading a long prompt."
         return [n.group("Work", [n.text(words, tone="quiet", key="speed")], key="work")]
     said = f"{work.busy} of {work.slots} in use, {tokens(work.slot_ctx)} of context each"
-    parts = [("context", f"in use: {work.busy}", float(work.busy))] if work.busy else []
+    free = work.slots - work.busy
+    parts = [("context", f"in use: {work.busy}", float(work.busy)), ("free", f"free: {free}", float(free))]
     lines = [n.bar("Slots", parts, work.slots, said, tone="good"), n.text(_speed(work), key="speed")]
     if work.mean_tok_s is not None:
         done = (

@@ -1,0 +1,259 @@
+"""The server panel under a person's hands: real JupyterLab, real kernel, real Chromium, real llama-server."""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from lab_pages import Lab, browser, open_notebook  # noqa: F401 - browser is a fixture
+from playwright.sync_api import expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.engine]
+CELL = """import kimi_nb.panel
+from kimi_nb.plan import Settings
+panel = kimi_nb.panel.server(settings=Settings(ctx_size=8192, parallel=2, threads=1, cache_ram=0))
+panel"""
+WRITE = """import threading
+from kimi_nb.engine.server_http import ServerHttp
+def write(url=panel.engine.base_url, key=panel.engine.api_key):
+    http = ServerHttp(int(url.removesuffix("/v1").rpartition(":")[2]), key)
+    http.ask("/completion", {"prompt": "A story.", "n_predict": 3900, "ignore_eos": True}, timeout_s=60)
+threading.Thread(target=write).start()"""
+TITLE = "Server: start it, watch it, stop it"
+
+
+def wait_until(condition, within_s=10.0):
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.fixture(scope="module")
+def lab(build, nano, tmp_path_factory):
+    home = tmp_path_factory.mktemp("server-panel")
+    (home / "notebooks").mkdir()
+    (home / "notebooks" / "broken.gguf").write_bytes(nano.read_bytes()[:200_000])
+    running = Lab(home, home / "notebooks", env={"KIMI_NB_RUNTIME": str(home / "run")})
+    running.write("server.ipynb", CELL)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def page(browser):  # noqa: F811 - as above
+    opened = browser.new_page(viewport={"width": 1280, "height": 1500})
+    opened.set_default_timeout(60_000)
+    expect.set_options(timeout=20_000)
+    wrong = []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    yield opened
+    opened.close()
+    assert wrong == []
+
+
+@pytest.fixture
+def panel(lab, page):
+    """The panel, with nothing running; a cell that is run again shows the server of the test before."""
+    (cell,) = open_notebook(lab, page, "server.ipynb")
+    assert cell["errors"] == []
+    shown = page.get_by_role("region", name=TITLE)
+    stop = shown.get_by_role("button", name="Stop")
+    expect(shown.get_by_role("status").first).to_be_visible()
+    if stop.get_attribute("aria-disabled") == "false":
+        stop.click()
+        expect(state(shown)).to_have_text("Stopped.")
+    return shown
+
+
+def state(panel):
+    return panel.get_by_role("group", name="The server").get_by_role("status").first
+
+
+def started(panel):
+    panel.get_by_role("button", name="Start", exact=True).click()
+    expect(state(panel)).to_contain_text("Ready: nano answers at http://127.0.0.1:")
+    return panel
+
+
+def servers(lab):
+    """Return the llama-servers beneath this JupyterLab."""
+    found = []
+    for process in psutil.Process(lab._process.pid).children(recursive=True):
+        try:
+            if process.name() == "llama-server" and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def in_kernel(page, code):
+    page.evaluate(
+        """async code => {
+        const widget = [...window.jupyterapp.shell.widgets('main')].find(w => w.context);
+        await widget.context.sessionContext.session.kernel.requestExecute({code}).done;
+    }""",
+        code,
+    )
+
+
+def kernel_pid(lab):
+    (kernel,) = [
+        process
+        for process in psutil.Process(lab._process.pid).children(recursive=True)
+        if any("ipykernel" in word for word in process.cmdline())
+    ]
+    return kernel.pid
+
+
+def test_by_keyboard_started_searched_restarted_and_stopped(lab, page, panel):
+    start = panel.get_by_role("button", name="Start", exact=True)
+    panel.get_by_label("Model", exact=True).focus()
+    for _ in range(12):
+        if start.evaluate("at => at === document.activeElement"):
+            break
+        page.keyboard.press("Tab")
+    expect(start).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(state(panel)).to_contain_text("Ready: nano answers at http://127.0.0.1:")
+    expect(start).to_be_focused()  # it stays where it was, and says why it does nothing now
+    expect(start).to_have_attribute("aria-description", "It runs already.")
+    (pid,) = servers(lab)
+    expect(panel.get_by_role("img", name=re.compile("^Slots: 0 of 2 in use"))).to_be_visible()
+    expect(panel.get_by_role("img", name=re.compile("^llama-server's RAM: .* estimated"))).to_be_visible()
+
+    search, log = panel.get_by_label("Search the log"), panel.get_by_role("log", name="llama-server's log")
+    search.focus()
+    page.keyboard.type("listening on")
+    expect(panel.get_by_text(re.compile(r"^1 of \d+ lines contain it\.$"))).to_be_visible()
+    expect(log).to_have_text(re.compile(r"^\S.*listening on http://127\.0\.0\.1:\d+$"))
+    for _ in "listening on":
+        page.keyboard.press("Backspace")
+    expect(log).to_contain_text("model loaded")
+
+    address = panel.get_by_role("region", name="Base URL").inner_text()
+    restart = panel.get_by_role("button", name="Restart")
+    restart.focus()
+    page.keyboard.press("Space")
+    expect(state(panel)).not_to_contain_text("Ready")
+    expect(state(panel)).to_contain_text(f"Ready: nano answers at {address}")
+    assert pid not in servers(lab)
+    panel.get_by_role("button", name="Stop").focus()
+    page.keyboard.press("Enter")
+    expect(state(panel)).to_have_text("Stopped.")
+    assert servers(lab) == []
+
+
+def test_what_it_does_is_shown_and_the_key_is_not(lab, page, panel):
+    started(panel)
+    key = next((lab.notebooks.parent / "run").glob("*.key")).read_text()
+    panel.get_by_text("The key, and how to use it").click()
+    expect(panel.get_by_text("It is in a file that only you can read")).to_be_visible()
+    assert key not in page.content()
+    in_kernel(page, WRITE)
+    expect(panel.get_by_role("img", name=re.compile("^Slots: 1 of 2 in use"))).to_be_visible()
+    expect(panel.get_by_text(re.compile(r"^Writes [\d,.]+ tokens/s now\.$"))).to_be_visible()
+    expect(panel.get_by_text(re.compile(r"tokens written so far, at [\d,.]+ tokens/s"))).to_be_visible()
+    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    assert key not in (lab.notebooks / "server.ipynb").read_text()
+
+
+def test_a_broken_model_says_why_and_what_to_do(lab, page, panel):
+    panel.get_by_label("Model", exact=True).select_option("A GGUF file of mine")
+    panel.get_by_label("Path of the file").fill("broken.gguf")
+    panel.get_by_role("button", name="Start", exact=True).click()
+    expect(state(panel)).to_contain_text("Failed: ")
+    expect(panel.get_by_text(re.compile("^What to do: "))).to_be_visible()
+    panel.get_by_text(re.compile("^More on KNB3")).click()
+    expect(panel.get_by_text(re.compile("Traceback"))).to_have_count(0)
+    screenshot(panel, "server-failed")
+    panel.get_by_label("Model", exact=True).select_option("nano, the small model that comes with kimi-nb")
+    started(panel)
+
+
+def test_killed_from_outside_it_is_said_in_words(lab, page, panel):
+    started(panel)
+    (pid,) = servers(lab)
+    os.kill(pid, signal.SIGKILL)
+    expect(state(panel)).to_contain_text("Failed: llama-server was killed while it was running")
+    expect(panel.get_by_text(re.compile("^What to do: "))).to_be_visible()
+    started(panel)
+
+
+def test_a_second_tab_shows_the_same_and_a_closed_one_harms_nothing(lab, page, panel, browser):  # noqa: F811
+    started(panel)
+    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    second = browser.new_page(viewport={"width": 1280, "height": 1500})
+    wrong = []
+    second.on("pageerror", lambda error: wrong.append(str(error)))
+    second.goto(lab.url("server.ipynb"))
+    there = second.get_by_role("region", name=TITLE)
+    expect(state(there)).to_contain_text("Ready: nano answers", timeout=60_000)
+    there.get_by_role("button", name="Stop").click()
+    expect(state(panel)).to_have_text("Stopped.")
+    started(panel)
+    expect(state(there)).to_contain_text("Ready: nano answers")
+    second.close()
+    (pid,) = servers(lab)
+    panel.get_by_label("Search the log").fill("model loaded")
+    expect(panel.get_by_text(re.compile(r"^1 of \d+ lines contain it\.$"))).to_be_visible()
+    assert servers(lab) == [pid]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("look", ["JupyterLab Light", "JupyterLab Dark"])
+def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(lab, page, panel, look, width):
+    from axe_playwright_python.sync_playwright import Axe
+
+    started(panel)
+    page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", look)
+    light = "true" if look == "JupyterLab Light" else "false"
+    expect(page.locator("body")).to_have_attribute("data-jp-theme-light", light)
+    page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
+    page.evaluate(
+        "width => { const box = document.querySelector('.knb').parentElement; box.style.width = width + 'px'; }",
+        min(width, 1150),
+    )
+    in_kernel(page, WRITE)
+    expect(panel.get_by_role("img", name=re.compile("^Slots: 1 of 2 in use"))).to_be_visible()
+    screenshot(panel, f"server-{look.split()[-1].lower()}-{width}")
+    panel.get_by_text("The key, and how to use it").click()
+    panel.get_by_text("More", exact=True).click()
+    panel.get_by_label("Keep it running when this notebook ends").check()
+    expect(panel.get_by_label("Name to find it by")).to_be_visible()
+    only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
+    found = Axe().run(page, context=".knb", options=only).response
+    assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]] == []
+    assert len(found["passes"]) > 10
+    assert panel.evaluate("at => at.scrollWidth <= at.clientWidth + 1")
+    screenshot(panel, f"server-more-{look.split()[-1].lower()}-{width}")
+
+
+def screenshot(panel, name):
+    if shots := os.environ.get("KIMI_NB_SCREENSHOTS"):
+        Path(shots).mkdir(parents=True, exist_ok=True)
+        panel.screenshot(path=f"{shots}/{name}.png")
+
+
+def test_a_kernel_that_is_restarted_or_killed_leaves_nothing(lab, page, panel):
+    started(panel)
+    (pid,) = servers(lab)
+    page.evaluate("""async () => {
+        const widget = [...window.jupyterapp.shell.widgets('main')].find(w => w.context);
+        await widget.context.sessionContext.session.kernel.restart();
+    }""")
+    expect(panel.get_by_role("alert")).to_contain_text("Run its cell again")
+    assert wait_until(lambda: not psutil.pid_exists(pid), 10)
+    page.evaluate("() => window.jupyterapp.commands.execute('runmenu:run-all')")
+    expect(panel.get_by_role("alert")).to_be_hidden()
+    started(panel)
+    (pid,) = servers(lab)
+    os.kill(kernel_pid(lab), signal.SIGKILL)
+    assert wait_until(lambda: not psutil.pid_exists(pid), 5)
