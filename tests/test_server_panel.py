@@ -237,7 +237,7 @@ def test_kept_running_it_is_found_by_name_and_stopped_from_elsewhere(panel):
     pids = running.find("mine").pid, running.find("mine").server_pid
     other.press("stop")
     assert wait_until(lambda: state(other) == "Stopped.")
-    assert wait_until(lambda: "KNB541" in str(panel.facts.error))
+    assert wait_until(lambda: "KNB543" in str(panel.facts.error))
     assert state(panel).startswith("Failed: the server mine has ended")
     assert not any(map(alive, pids))
     panel.choose(name="not a name")
