@@ -315,6 +315,32 @@ def test_margins_are_kept_as_asked(kimi):
     assert any("19.5 GiB of each GPU" in text for text in wide.reasons)
 
 
+def test_margins_grow_with_main_memory(kimi):
+    assert Limits.usual(machine(ram_gib=24)).host_keep_free_mib == 1024
+    here = load_profile("rtx4090-256gb")
+    usual = Limits.usual(here)
+    assert usual.host_keep_free_mib == pytest.approx(0.02 * 251 * 1024)
+    chosen = Limits.usual(here, host_keep_free_mib=10.0, gpu_keep_free_mib=None)
+    assert chosen == Limits(host_keep_free_mib=10.0)
+    plan = make_plan(kimi["TQ1"], here).plan
+    assert plan.limits == usual
+    assert plan.memory.host.available_mib - plan.memory.host.needed_mib >= usual.host_keep_free_mib
+    assert any("5.0 GiB of main memory stay free" in text for text in plan.reasons)
+
+
+def test_what_kernels_borrow_is_planned_for(tmp_path):
+    """IQ1_M has no kernel for packed long steps: reading borrows a gigabyte that a start does not show."""
+    model = ModelShape(n_layer=20, types=kimi_types("Q8_0", "IQ1_M", "IQ1_M", "Q8_0")).read(
+        tmp_path / "m.gguf"
+    )
+    plan = make_plan(model, machine(gpu(40_000), ram_gib=512), objective="prefill", ctx_size=8192).plan
+    (card,) = plan.memory.gpus
+    assert plan.settings.ubatch_size >= 2048
+    assert card.extra_mib - 700 > 600
+    assert card.free_mib - card.needed_mib >= LIMITS.gpu_keep_free_mib
+    assert any("that its kernels borrow" in text for text in plan.reasons)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(100, 350))
 def test_many_random_plans(seed, tmp_path):

@@ -14,12 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["configure", "main"]
 
 _GPU = "MiB to leave free on each GPU, beside what CUDA itself takes; default: 300"
-_RAM = "MiB to leave free in main memory; default: 1024"
+_RAM = "MiB to leave free in main memory; default: 2 %% of it, and no less than 1024"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    from kimi_nb.plan.limits import Limits
     from kimi_nb.plan.planner import OBJECTIVES
 
     add = parser.add_argument
@@ -31,8 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--objective", choices=OBJECTIVES, default="decode", help="what counts most; default: decode")
     add("--parallel", metavar="N", type=int, default=1, help="requests to answer at once; default: 1")
     add("--machine", metavar="FILE", help="a saved machine or a shipped profile (default: this one)")
-    add("--keep-gpu-mib", metavar="N", type=float, default=Limits().gpu_keep_free_mib, help=_GPU)
-    add("--keep-ram-mib", metavar="N", type=float, default=Limits().host_keep_free_mib, help=_RAM)
+    add("--keep-gpu-mib", metavar="N", type=float, help=_GPU)
+    add("--keep-ram-mib", metavar="N", type=float, help=_RAM)
     add("--offline", action="store_true", help="read no headers from the Hub: sizes from the catalogue only")
     add("--save", metavar="FILE", type=Path, help="keep the plan, for `kimi-nb serve --plan FILE`")
     add("--json", action="store_true", help="print one JSON document")
@@ -54,7 +53,9 @@ def main(args: argparse.Namespace) -> int:
         machine,
         objective=args.objective,
         ctx_size=args.ctx,
-        limits=Limits(gpu_keep_free_mib=args.keep_gpu_mib, host_keep_free_mib=args.keep_ram_mib),
+        limits=Limits.usual(
+            machine, gpu_keep_free_mib=args.keep_gpu_mib, host_keep_free_mib=args.keep_ram_mib
+        ),
         profile=lambda model: find_profile(model, machine),
         parallel=args.parallel,
         others=others,

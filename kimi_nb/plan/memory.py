@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kimi_nb.plan.memory_weights import ModelWeights
     from kimi_nb.plan.settings import Settings
 
-__all__ = ["Demand", "GpuRoom", "demands"]
+__all__ = ["Demand", "GpuRoom", "demands", "step_of"]
 
 MIB = 1 << 20
 _DEFAULT_BATCH = 2048
@@ -93,7 +93,7 @@ def demands(
     """
     weights = weights_of(model)
     placement = place(weights, settings, [(gpu.name, gpu.free_mib) for gpu in gpus])
-    step = _step(weights, placement, settings, outputs)
+    step = step_of(weights, placement, settings, outputs)
     sizes = [
         [*values]
         for values in zip(
@@ -106,7 +106,9 @@ def demands(
     return [Demand(name, *values) for name, values in zip([*placement.names, "Host"], sizes, strict=True)]
 
 
-def _step(weights: ModelWeights, placement: Placement, settings: Settings, outputs: int | None) -> Step:
+def step_of(
+    weights: ModelWeights, placement: Placement, settings: Settings, outputs: int | None = None
+) -> Step:
     """Return the step for which llama.cpp reserves memory (``llama_context::sched_reserve``)."""
     slots = settings.parallel or 1
     streams = 1 if settings.kv_unified else slots

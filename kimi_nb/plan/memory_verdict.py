@@ -1,8 +1,8 @@
 """Whether a model fits a machine, and by how many MiB it does not.
 
 Beside what llama.cpp counts (:mod:`kimi_nb.plan.memory`) stands what it leaves out: the CUDA context of
-each GPU, the server's prompt cache, the vision part, and which of the weights in host memory are the
-system's to throw out and read again (mapped files) and which are not.
+each GPU and what kernels borrow there, the server's prompt cache, the vision part, and which of the weights
+in host memory are the system's to throw out and read again (mapped files) and which are not.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from kimi_nb.plan.memory import MIB, GpuRoom, demands
+from kimi_nb.plan.memory import MIB, GpuRoom, demands, step_of
 from kimi_nb.plan.memory_placement import place
+from kimi_nb.plan.memory_pool import pool_bytes
 from kimi_nb.plan.memory_weights import weights_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _PROMPT_CACHE_MIB = 8192  # --cache-ram
 
 @dataclass(frozen=True, kw_only=True)
 class Extras:
-    """What llama.cpp does not count.
+    """What llama.cpp does not count, beside what CUDA's kernels borrow (:mod:`kimi_nb.plan.memory_pool`).
 
     Attributes:
         cuda_context_mib: For each GPU in use. An assumption: others report 400 to 700, by driver and GPU.
@@ -54,7 +55,7 @@ class GpuMemory:
         model_mib: Weights.
         context_mib: Cache of keys and values.
         compute_mib: Compute buffers.
-        extra_mib: What llama.cpp does not count (:class:`Extras`).
+        extra_mib: What llama.cpp does not count: :class:`Extras`, and what kernels borrow.
         needed_mib: All of that, not rounded.
     """
 
@@ -209,9 +210,11 @@ def memory_report(
         _gpu_memory(
             demand,
             *by_name[demand.name],
-            extras.cuda_context_mib + (extras.mmproj_mib if first and vision_on_gpu else 0),
+            extras.cuda_context_mib + pool / MIB + (extras.mmproj_mib if first and vision_on_gpu else 0),
         )
-        for first, demand in zip([True, *[False] * len(on_gpus)], on_gpus, strict=False)
+        for first, demand, pool in zip(
+            [True, *[False] * len(on_gpus)], on_gpus, _pools(model, settings, machine, gpus), strict=False
+        )
     )
     shared = sum(part.needed_mib for part in parts) if machine.unified else 0.0
     host = _host_memory(
@@ -223,6 +226,22 @@ def memory_report(
         shared=shared,
     )
     return MemoryReport(gpus=parts, host=host, exact=all(gpu.kind == "cuda" for gpu in machine.usable_gpus))
+
+
+def _pools(model: Model, settings: Settings, machine: Machine, gpus: list[GpuRoom]) -> list[int]:
+    """Return what kernels borrow on each GPU in use, in bytes; nothing is known of other GPUs than CUDA's."""
+    weights = weights_of(model)
+    placement = place(weights, settings, [(gpu.name, gpu.free_mib) for gpu in gpus])
+    known = dict(zip([gpu.name for gpu in gpus], machine.usable_gpus, strict=True))
+    used = [known[name] for name in placement.names]
+    if any(gpu.kind != "cuda" for gpu in used):
+        return [0] * len(used)
+    return pool_bytes(
+        weights,
+        placement,
+        step_of(weights, placement, settings),
+        [float(gpu.compute_capability) if gpu.compute_capability else None for gpu in used],
+    )
 
 
 def _gpu_memory(demand: Demand, number: int, room: GpuRoom, extra: float) -> GpuMemory:

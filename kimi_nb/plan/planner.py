@@ -88,7 +88,7 @@ def make_plan(  # noqa: PLR0913 - every argument but the first two has a default
         objective: ``decode`` (fastest writing), ``prefill`` (fastest reading of prompts), ``context`` (the
             longest context) or ``quality`` (the largest quant that runs from memory).
         ctx_size: Tokens of context that are wanted, for all slots together; chosen if not given.
-        limits: What must be left free.
+        limits: What must be left free; by the machine's size (:meth:`Limits.usual`) if not given.
         profile: What a rehearsal measured on that machine, or a function that finds it for a model; where
             it is for another model, it does not count.
         parallel: How many requests are to be answered at once.
@@ -101,7 +101,7 @@ def make_plan(  # noqa: PLR0913 - every argument but the first two has a default
         ModelFileError: KNB371, none of the models is covered.
     """
     listed = _candidates(models)
-    limits = limits or Limits()
+    limits = limits or Limits.usual(machine)
     _check(listed, objective, ctx_size, parallel, limits)
     planning = Planning(machine, objective, ctx_size, limits, profile, parallel)
     return planning.result(listed, others, exact)

@@ -155,8 +155,11 @@ def _margins(choice: Choice, limits: Limits) -> str:
     ram = f"{gib(limits.host_keep_free_mib)} of main memory"
     if not choice.option.report.gpus:
         return f"{ram} stay free, as a margin."
-    cuda = gib(limits.cuda_context_mib)
-    gpu = f"{gib(limits.gpu_keep_free_mib)} of each GPU (beside {cuda} for CUDA itself)"
+    most = max(one.extra_mib for one in choice.option.report.gpus)
+    beside = f"{gib(limits.cuda_context_mib)} for CUDA itself"
+    borrowed = most - limits.cuda_context_mib - limits.mmproj_mib
+    beside += f" and {gib(borrowed)} that its kernels borrow" if borrowed > 0 else ""
+    gpu = f"{gib(limits.gpu_keep_free_mib)} of each GPU (beside {beside})"
     return f"{gpu} and {ram} stay free, as a margin."
 
 

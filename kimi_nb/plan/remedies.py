@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from kimi_nb.plan.limits import Limits
 from kimi_nb.plan.reasons import gb, gib
 
 if TYPE_CHECKING:
@@ -43,8 +44,12 @@ def what_would_fit(
 
 
 def _runs(planning: Planning, candidate: Candidate, machine: Machine, ctx_size: int | None) -> bool:
-    """Whether a candidate runs from memory."""
-    other = type(planning)(machine, planning.objective, ctx_size, planning.limits, None, planning.parallel)
+    """Whether a candidate runs from memory, with the margins that are wanted and no less than the usual."""
+    limits = planning.limits
+    if machine is not planning.machine:
+        usual = Limits.usual(machine).host_keep_free_mib
+        limits = replace(limits, host_keep_free_mib=max(limits.host_keep_free_mib, usual))
+    other = type(planning)(machine, planning.objective, ctx_size, limits, None, planning.parallel)
     choice = other.quickly(candidate)
     return choice is not None and not choice.option.paged
 

@@ -212,9 +212,7 @@ class Search:
     def _on_gpus(self, base: Settings, names: list[str]) -> Option | None:
         """Fill the GPUs, let the exact report correct what the sum left out, and return what fits."""
         gpus = {gpu.name: gpu for gpu in self._gpus}
-        keep = self.limits.gpu_keep_free_mib + self.limits.cuda_context_mib + _SPARE
-        room = [gpus[name].free_mib - keep for name in names]
-        room[0] -= self.limits.mmproj_mib
+        room = [gpus[name].free_mib - self.limits.gpu_keep_free_mib - _SPARE for name in names]
         # Without experts on the host the buffers are others, and so are tried by themselves.
         for least in (0, 1) if self.model.data_bytes / MIB < sum(room) else (1,):
             found = self._filled(base, names, room, least)
@@ -238,7 +236,8 @@ class Search:
             if trial.counts and min(self._gpus_left(report)) >= 0:
                 fitting = (trial, settings, report)
             # Never less than was seen before, so that this ends.
-            compute = [max(gpu.compute_mib + 1.0, mib) for gpu, mib in zip(report.gpus, compute, strict=True)]
+            buffers = [gpu.compute_mib + gpu.extra_mib + 1.0 for gpu in report.gpus]
+            compute = [max(pair) for pair in zip(buffers, compute, strict=True)]
             left = [mib - taken for mib, taken in zip(room, compute, strict=True)]
             found = fill(self.weights, self._cache_mib(report), left, least)
             if found is None or found == trial or (not least and found.n_cpu_moe):
@@ -264,7 +263,8 @@ class Search:
         filling, _, report = fitting
         if filling.n_gpu_layers <= self.weights.n_layer_all or filling.n_cpu_moe <= 1:
             return fitting
-        found = fill(self.weights, self._cache_mib(report), room, filling.n_cpu_moe - 1)
+        left = [mib - gpu.extra_mib for mib, gpu in zip(room, report.gpus, strict=True)]
+        found = fill(self.weights, self._cache_mib(report), left, filling.n_cpu_moe - 1)
         if found is None or _order(found) <= _order(filling):
             return fitting
         settings = self._placed(base, names, found)
