@@ -11,8 +11,10 @@ from kimi_nb.model import catalog
 from kimi_nb.model.candidates import Candidate, candidates, with_real_header
 from kimi_nb.model.stand_in import stand_in
 from kimi_nb.nano import nano_path
+from kimi_nb.plan import Settings, forecast, memory_report
 from kimi_nb.plan.planner import make_plan
 from kimi_nb.plan.record import Plan
+from kimi_nb.plan.text import report_lines
 
 
 def document(capsys, *words):
@@ -64,6 +66,30 @@ def test_the_words_for_people(capsys):
     ):
         assert part in text
     assert max(len(line) for line in text.splitlines()) <= 100
+    assert '--model "$(kimi-nb models path UD-TQ1_0)"' in text  # where the download puts it
+    assert "all of their memory free" in text  # a profile is no machine
+
+
+def test_an_estimate_for_people(capsys):
+    words = ["estimate", "--gguf", str(nano_path()), "--machine", "cpu-512gb", "--ctx", "4096"]
+    assert main([*words, "--gpus", "24000"]) == 0
+    text = capsys.readouterr().out
+    for part in ("needed", "what its kernels borrow", "finished prompts", "\nfits\n", "writes", "reads"):
+        assert part in text
+    assert main([*words, "--gpus", "750"]) == 1
+    text = capsys.readouterr().out
+    assert "MiB (0.0 GiB) short on GPU0" in text
+    assert "writes" not in text
+
+
+def test_an_estimate_says_what_is_read_from_disk(tmp_path):
+    model = ORACLE_MODELS["Q4K"].read(tmp_path / "kimi.gguf")
+    here = load_profile("h100-80gb")
+    settings = Settings(ctx_size=16384, n_gpu_layers=99, cpu_moe=True)
+    report = memory_report(model, settings, here)
+    text = " ".join("\n".join(report_lines(report, forecast(model, settings, here, report=report))).split())
+    assert f"{report.host.paged_mib:,.0f} MiB of the weights in main memory find no room" in text
+    assert "held back by the disk" in text
 
 
 def test_no_is_one(capsys):

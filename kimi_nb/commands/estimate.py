@@ -62,6 +62,7 @@ def main(args: argparse.Namespace) -> int:
     from kimi_nb.plan.arguments import read_settings
     from kimi_nb.plan.memory_verdict import memory_report
     from kimi_nb.plan.speed import forecast
+    from kimi_nb.plan.text import report_lines
     from kimi_nb.rehearse.saved import find_profile
 
     settings = read_settings(args)
@@ -85,7 +86,8 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(told))
     else:
-        _show(told)
+        print("\n".join(report_lines(report, speed)))
+        _show_verified(told["verified"])
     return 0 if report.fits else 1
 
 
@@ -126,26 +128,6 @@ def _with_gpus(machine: Machine, sizes: str) -> Machine:
             fix="Such as --gpus 24564 or --gpus 24576,24576; an empty text means no GPU.",
         )
     return with_gpus(machine, mib)
-
-
-def _show(told: dict[str, Any]) -> None:
-    print(f"{'MiB':<8}{'model':>10}{'context':>10}{'compute':>10}{'there':>10}")
-    for device in [*told["devices"], {"name": "Host", **told["host"]}]:
-        there = device.get("free_mib", device.get("available_mib"))
-        parts = [device["model_mib"], device["context_mib"], device["compute_mib"], round(there)]
-        print(f"{device['name']:<8}" + "".join(f"{part:>10}" for part in parts))
-    _show_verified(told["verified"])
-    if told["fits"]:
-        print("fits")
-    for verb, key in (("writes", "decode_tok_s"), ("reads", "prefill_tok_s")) if told["forecast"] else ():
-        band = told["forecast"][key]
-        print(
-            f"{verb} {band['low']} to {band['high']} tokens/s, {band['expected']} expected ({band['bound']})"
-        )
-    for note in told["forecast"]["notes"] if told["forecast"] else ():
-        print(f"  {note}")
-    for name, short in told["short_mib"].items():
-        print(f"does not fit: {short} MiB ({short / 1024:.1f} GiB) short on {name}")
 
 
 def _show_verified(verified: dict[str, Any] | None) -> None:

@@ -70,6 +70,11 @@ def warnings(choice: Choice, planning: Planning) -> list[str]:
             )
             + (f" ({choice.candidate.note}.)" if choice.candidate.note else "")
         )
+    if planning.machine.origin == "profile":
+        found.append(
+            f"{planning.machine.name} stands for machines with typical values, all of their memory free: what"
+            " else runs on a real one comes off. `kimi-nb check --save FILE` there tells its own."
+        )
     if option.paged:
         found.append(
             f"{gib(host.paged_mib)} of the {gib(host.model_mib)} of weights in main memory find no room there"

@@ -1,9 +1,10 @@
-"""A plan as lines for a person who has never run a model of this size."""
+"""A plan, or an estimate, as lines for a person who has never run a model of this size."""
 
 from __future__ import annotations
 
 import shlex
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kimi_nb.plan.reasons import gb
@@ -11,11 +12,12 @@ from kimi_nb.plan.reasons import gb
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from kimi_nb.plan.memory_verdict import MemoryReport
     from kimi_nb.plan.planner import PlanResult
     from kimi_nb.plan.record import Plan
-    from kimi_nb.plan.speed import Band
+    from kimi_nb.plan.speed import Band, Forecast
 
-__all__ = ["plan_lines"]
+__all__ = ["plan_lines", "report_lines"]
 
 _WIDTH = 100
 _BOUNDS = {
@@ -41,7 +43,7 @@ def plan_lines(result: PlanResult, saved_as: str | None = None) -> list[str]:
     return [
         f"{plan.model.title} ({gb(plan.model.file_bytes)}) on {plan.machine}",
         "",
-        *_speed(plan),
+        *_speed(plan.forecast),
         f"  context {plan.settings.ctx_size or plan.model.context_length:>8,} tokens",
         "",
         *_memory(plan),
@@ -55,8 +57,64 @@ def plan_lines(result: PlanResult, saved_as: str | None = None) -> list[str]:
     ]
 
 
-def _speed(plan: Plan) -> list[str]:
-    forecast = plan.forecast
+def report_lines(report: MemoryReport, forecast: Forecast | None) -> list[str]:
+    """Describe what settings take, to the MiB, the verdict, and how fast it should be.
+
+    Args:
+        report: The memory.
+        forecast: The speed; None where it does not fit.
+    """
+    host = report.host
+    lines = [
+        f"{'MiB':<8}{'model':>10}{'context':>10}{'compute':>10}{'other':>10}{'needed':>10}{'there':>10}",
+        *(
+            _mib_row(
+                gpu.name,
+                (
+                    gpu.model_mib,
+                    gpu.context_mib,
+                    gpu.compute_mib,
+                    gpu.extra_mib,
+                    gpu.needed_mib,
+                    gpu.free_mib,
+                ),
+            )
+            for gpu in report.gpus
+        ),
+        _mib_row(
+            "Host",
+            (
+                host.model_mib,
+                host.context_mib,
+                host.compute_mib,
+                host.extra_mib + (host.prompt_cache_mib or 0.0),
+                host.needed_mib,
+                host.available_mib,
+            ),
+        ),
+    ]
+    other = "the server's cache of finished prompts (--cache-ram)"
+    if report.gpus:
+        other = f"CUDA itself and what its kernels borrow; on the host {other}"
+    lines += _wrapped(f"(other, which llama.cpp does not count: {other})", "")
+    if host.evictable_mib:
+        mapped = f"{host.evictable_mib:,} MiB of the host's model are pages of the file"
+        lines += _wrapped(f"({mapped}: not needed at once, for the system can drop and read them again)", "")
+    for name, short in report.short_mib.items():
+        lines.append(f"does not fit: {short} MiB ({short / 1024:.1f} GiB) short on {name}")
+    if report.fits and host.paged_mib:
+        paged = f"{host.paged_mib:,.0f} MiB of the weights in main memory find no room"
+        lines += _wrapped(f"fits, but slowly: {paged} and are read from disk again and again", "")
+    elif report.fits:
+        lines.append("fits")
+    return lines if forecast is None else [*lines, *_speed(forecast)]
+
+
+def _mib_row(name: str, figures: Iterable[float]) -> str:
+    return f"{name:<8}" + "".join(f"{round(mib):>10}" for mib in figures)
+
+
+def _speed(forecast: Forecast) -> list[str]:
     rows = [
         ("writes", forecast.decode_tok_s, forecast.decode_bound),
         ("reads", forecast.prefill_tok_s, forecast.prefill_bound),
@@ -105,7 +163,13 @@ def _start(plan: Plan, saved_as: str | None) -> list[str]:
         lines.append(f"kimi-nb download --model {plan.model.key} --quant {plan.model.quant}")
     if saved_as is not None:
         lines.append(f"kimi-nb serve --plan {shlex.quote(saved_as)}")
-    lines.append(shlex.join(plan.argv))
+    command = shlex.join(plan.argv)
+    if (
+        lines and plan.model.file == Path(plan.model.file).name
+    ):  # downloaded first, to a place that is asked for
+        place = f'"$(kimi-nb models path {plan.model.quant})"'
+        command = command.replace(shlex.quote(plan.model.file), place, 1)
+    lines.append(command)
     return [
         line
         for command in lines
