@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kimi_nb.plan.memory_allocator import GPU_ALIGNMENT, HOST_ALIGNMENT, trace
 from kimi_nb.plan.memory_graph import Batch, Layer, Weight, build_graph
-from kimi_nb.plan.memory_replay import TRACED, Program, compile_trace
+from kimi_nb.plan.memory_replay import TRACED, Program, compile_trace, find_alike
 from kimi_nb.plan.memory_schedule import Rules, schedule
 from kimi_nb.plan.memory_symbols import CONTEXT, OUTPUTS, TOKENS_PER_STREAM, Dimensions, read
 
@@ -74,10 +74,14 @@ def compute_bytes(weights: ModelWeights, placement: Placement, step: Step) -> li
     programs, runs = _programs_for(weights, placement, step, runs)
     repeats = [run.count - TRACED for run in runs]
     alignments = [GPU_ALIGNMENT] * placement.n_gpus + [HOST_ALIGNMENT]
-    return [
-        program.peak_bytes(step.dimensions, alignment, repeats)
-        for program, alignment in zip(programs, alignments, strict=True)
-    ]
+    known: dict[tuple[int, int, tuple[int, ...]], int] = {}
+    found = []
+    for program, alignment in zip(programs, alignments, strict=True):
+        key = (program.alike, alignment, tuple(repeats[loop.run] for loop in program.loops))
+        if key not in known:
+            known[key] = program.peak_bytes(step.dimensions, alignment, repeats)
+        found.append(known[key])
+    return found
 
 
 def _runs(weights: ModelWeights, placement: Placement, step: Step) -> list[_Run]:
@@ -190,7 +194,7 @@ def _make(
     rules = Rules(placement.n_gpus, step.op_offload, pipeline, is_large)
     programs = [compile_trace(one, loops) for one in trace(schedule(graph, rules), placement.n_gpus)]
     found = [program for program in programs if program is not None]
-    return found if len(found) == len(programs) else None
+    return find_alike(found) if len(found) == len(programs) else None
 
 
 def _weight(entry: Entry, device: int) -> Weight:

@@ -136,8 +136,11 @@ def _shares(settings: Settings, free_mib: list[float]) -> tuple[float, ...]:
     shares += [0.0] * (len(free_mib) - len(shares))
     if settings.split_mode == "none" or not any(shares):
         shares = [mib * 2**20 for mib in free_mib]
-    if not any(shares):
-        shares = [1.0] * len(shares)
+    return _ends(tuple(shares) if any(shares) else (1.0,) * len(shares))
+
+
+@lru_cache(maxsize=1024)
+def _ends(shares: tuple[float, ...]) -> tuple[float, ...]:
     ends, total = [], 0.0
     for share in shares:
         total = _float32(total + _float32(share))

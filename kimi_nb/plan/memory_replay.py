@@ -9,16 +9,16 @@ found them, or as often as there are layers.
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from kimi_nb.plan.memory_allocator import Trace
     from kimi_nb.plan.memory_symbols import Dimensions
 
-__all__ = ["TRACED", "Loop", "Program", "compile_trace"]
+__all__ = ["TRACED", "Loop", "Program", "compile_trace", "find_alike"]
 
 TRACED = 5
 """How many layers of a long run are traced: the first, two alike, and two on the way to other layers."""
@@ -47,10 +47,18 @@ class Loop:
 
 @dataclass(frozen=True)
 class Program:
-    """The events of one backend, with the layers that repeat."""
+    """The events of one backend, with the layers that repeat.
+
+    Attributes:
+        trace: The events.
+        loops: The layers.
+        alike: The number of the first backend with the same events, loops and sizes: GPUs in the middle of a
+            model are alike, and need the same for as many layers.
+    """
 
     trace: Trace
     loops: tuple[Loop, ...]
+    alike: int = -1
 
     def peak_bytes(self, at: Dimensions, alignment: int, repeats: Sequence[int]) -> int:
         """Return the end of the memory that is ever used.
@@ -158,8 +166,20 @@ def compile_trace(trace: Trace, runs: Sequence[tuple[int, int]]) -> Program | No
         loop = _loop(trace, run, first)
         if loop is None:
             return None
-        loops.append(loop)
+        if loop.start < loop.end:  # otherwise these layers are of other backends
+            loops.append(loop)
     return Program(trace, tuple(loops))
+
+
+def find_alike(programs: Sequence[Program]) -> list[Program]:
+    """Return programs that know which of them are alike."""
+    first: dict[Hashable, int] = {}
+    found = []
+    for number, program in enumerate(programs):
+        loops = tuple((loop.start, loop.end, loop.before, loop.slots) for loop in program.loops)
+        key = (tuple(program.trace.events), tuple(program.trace.sizes), loops)
+        found.append(replace(program, alike=first.setdefault(key, number)))
+    return found
 
 
 def _loop(trace: Trace, run: int, first: int) -> Loop | None:

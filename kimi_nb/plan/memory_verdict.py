@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kimi_nb.machine import Machine
     from kimi_nb.model import Model
     from kimi_nb.plan.memory import Demand
+    from kimi_nb.plan.memory_placement import Placement
     from kimi_nb.plan.memory_weights import Entry, ModelWeights
     from kimi_nb.plan.settings import Settings
 
@@ -203,6 +204,7 @@ def memory_report(
     """
     extras = extras or Extras()
     gpus = rooms(machine)
+    placement = place(weights_of(model), settings, [(gpu.name, gpu.free_mib) for gpu in gpus])
     *on_gpus, on_host = demands(model, settings, gpus, outputs=outputs)
     vision_on_gpu = bool(on_gpus) and settings.mmproj_offload is not False
     by_name = {gpu.name: (number, gpu) for number, gpu in enumerate(gpus)}
@@ -213,14 +215,17 @@ def memory_report(
             extras.cuda_context_mib + pool / MIB + (extras.mmproj_mib if first and vision_on_gpu else 0),
         )
         for first, demand, pool in zip(
-            [True, *[False] * len(on_gpus)], on_gpus, _pools(model, settings, machine, gpus), strict=False
+            [True, *[False] * len(on_gpus)],
+            on_gpus,
+            _pools(model, settings, machine, placement),
+            strict=False,
         )
     )
     shared = sum(part.needed_mib for part in parts) if machine.unified else 0.0
     host = _host_memory(
         on_host,
         machine,
-        evictable=_evictable(model, settings, machine, on_host),
+        evictable=_evictable(model, settings, machine, placement, on_host),
         prompt_cache=_prompt_cache(settings),
         extra=0.0 if vision_on_gpu else extras.mmproj_mib,
         shared=shared,
@@ -228,11 +233,10 @@ def memory_report(
     return MemoryReport(gpus=parts, host=host, exact=all(gpu.kind == "cuda" for gpu in machine.usable_gpus))
 
 
-def _pools(model: Model, settings: Settings, machine: Machine, gpus: list[GpuRoom]) -> list[int]:
+def _pools(model: Model, settings: Settings, machine: Machine, placement: Placement) -> list[int]:
     """Return what kernels borrow on each GPU in use, in bytes; nothing is known of other GPUs than CUDA's."""
     weights = weights_of(model)
-    placement = place(weights, settings, [(gpu.name, gpu.free_mib) for gpu in gpus])
-    known = dict(zip([gpu.name for gpu in gpus], machine.usable_gpus, strict=True))
+    known = dict(zip([gpu.name for gpu in rooms(machine)], machine.usable_gpus, strict=True))
     used = [known[name] for name in placement.names]
     if any(gpu.kind != "cuda" for gpu in used):
         return [0] * len(used)
@@ -286,12 +290,11 @@ def _prompt_cache(settings: Settings) -> float | None:
     return None if settings.cache_ram < 0 else float(settings.cache_ram)
 
 
-def _evictable(model: Model, settings: Settings, machine: Machine, host: Demand) -> int:
+def _evictable(model: Model, settings: Settings, machine: Machine, placement: Placement, host: Demand) -> int:
     """Return the bytes of host weights that stay pages of the file."""
     if settings.load_mode not in {None, "auto", "mmap"}:
         return 0
     weights = weights_of(model)
-    placement = place(weights, settings, [(gpu.name, gpu.free_mib) for gpu in rooms(machine)])
     # With a GPU, weights on the host stay mapped; only without one are they repacked.
     if settings.repack is False or (placement.n_gpus and not settings.no_host):
         return host.model
