@@ -79,6 +79,10 @@ class Lab:
             time.sleep(0.1)
         raise AssertionError(said)
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def url(self, name):
         return f"{self.address}/lab/tree/{name}?reset&token={TOKEN}"
 

@@ -164,7 +164,7 @@ const KINDS = {
       if (line.value !== "" && line.validity.valid) panel.choose(now.name, Number(line.value));
     });
     line.addEventListener("blur", () => { if (line.value === "" || !line.validity.valid) line.value = now.value; });
-    return [tag("div", { class: "knb-field" }, label, line), node => {
+    return [tag("div", { class: "knb-field knb-field-number" }, label, line), node => {
       now = node;
       put(label, node.label);
       line.min = node.low;

@@ -257,6 +257,7 @@ class PlanPanel(JobPanel):
                 return [n.text(str(wrong), tone="bad", live=True, key="verdict")]
             words = f"Reading the header of {self._what[1]}: a few megabytes of it ..."
             return [n.text(words, live=True, key="verdict")]
+        plan = self._planned
         said, tone = outcome.verdict(done.report)
         memory, sure = outcome.bars(subject, machine, done), outcome.how_sure(subject, done)
         if (answer := self._answer()) is not None:
@@ -268,6 +269,7 @@ class PlanPanel(JobPanel):
             *outcome.speed(done),
             *self._doing(done),
             n.code("The command", outcome.command_text(subject, done.settings)),
+            *([outcome.why(plan.plan)] if plan is not None and plan.of == _place(self.chosen) else []),
         ]
 
     def _answer(self) -> Verified | None:
@@ -287,17 +289,21 @@ class PlanPanel(JobPanel):
                 [
                     n.button("choose", "Let the planner choose", main=True, disabled=self.busy),
                     n.button("verify", "Verify with llama.cpp", disabled=self.busy or unread),
-                    n.button("rehearse", "Rehearse", disabled=self.busy or elsewhere or unread),
-                    n.number(
-                        "budget_s", "Seconds for it", self.chosen["budget_s"], low=_LEAST_S, high=_MOST_S
-                    ),
                 ],
                 key="buttons",
-            )
+            ),
+            n.row(
+                [
+                    n.number(
+                        "budget_s", "Seconds to measure", self.chosen["budget_s"], low=_LEAST_S, high=_MOST_S
+                    ),
+                    n.button("rehearse", "Rehearse", disabled=self.busy or elsewhere or unread),
+                    *([n.text(elsewhere or unread, tone="quiet")] if elsewhere or unread else []),
+                ],
+                key="measuring",
+            ),
+            *self.progress(can_end=self.job in {_VERIFYING, _REHEARSING}),
         ]
-        found += self.progress(can_end=self.job in {_VERIFYING, _REHEARSING})
-        if self._planned is not None and self._planned.of == _place(self.chosen):
-            found.append(outcome.why(self._planned.plan))
         unfit = "" if done.report.fits else "It does not fit, so there is no plan to save."
         saving = [
             n.field("plan_file", "File of the plan", self.chosen["plan_file"]),

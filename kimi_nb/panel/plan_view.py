@@ -208,7 +208,7 @@ def knobs(chosen: Mapping[str, Any], subject: Subject, machine: Machine) -> list
     cores = machine.cpu.usable_cores
     return [
         n.group(
-            "Context",
+            "Context and slots",
             [
                 n.slider(
                     "ctx_size", "Context", chosen["ctx_size"], tokens(chosen["ctx_size"]) + each,
