@@ -29,6 +29,7 @@
 # - [What llama.cpp will really use](#What-llama.cpp-will-really-use)
 # - [The plan for Kimi on this machine](#The-plan-for-Kimi-on-this-machine)
 # - [The plan on a machine you might rent](#The-plan-on-a-machine-you-might-rent)
+# - [Plan by hand](#Plan-by-hand)
 # - [What the speed depends on](#What-the-speed-depends-on)
 # - [A rehearsal: measuring instead of guessing](#A-rehearsal:-measuring-instead-of-guessing)
 # - [Try another machine](#Try-another-machine)
@@ -190,6 +191,18 @@ reasons_table(there.plan) if there.plan else print("There is no plan, and so the
 
 # %%
 alternatives_table(there)
+
+# %% [markdown]
+# ## Plan by hand
+#
+# The same figures with sliders: move one, with the mouse or the arrow keys, and see at once what each device must hold, whether it fits, how fast it would be, and the command that starts it. **Let the planner choose** begins with its choice; **Verify with llama.cpp** asks llama.cpp itself, without a weight; **Rehearse** measures, if you plan for the machine that you sit at. **Save plan** keeps what you chose in a small file: `kimi-nb serve --plan`, and notebook 5 with `plan_file`, run it without a click. In a headless run you see the panel as a summary.
+
+# %%
+from kimi_nb import panel
+
+planning = panel.plan("kimi-k2.5", machine=rented, offline=not read_headers)
+planning.press("choose")
+planning.wait()
 
 # %% [markdown]
 # ## What the speed depends on

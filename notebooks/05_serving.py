@@ -34,13 +34,14 @@
 #
 # ## Parameters
 #
-# With a `model_file` of your own, set `n_cpu_moe` as well if the model does not fit into GPU memory: it keeps the experts of that many layers in RAM. With an `engine_url`, the part that talks with the openai package talks to that engine instead: a llama-server, vLLM, or Moonshot's API. The server of this notebook is started all the same.
+# With a `model_file` of your own, set `n_cpu_moe` as well if the model does not fit into GPU memory: it keeps the experts of that many layers in RAM. Or name a `plan_file` that was saved in the plan panel of notebook 2 or by `kimi-nb plan --save`: then the server runs what was planned, and the parameters before it are not used. With an `engine_url`, the part that talks with the openai package talks to that engine instead: a llama-server, vLLM, or Moonshot's API. The server of this notebook is started all the same.
 
 # %% tags=["parameters"]
 model_file: str = ""  # a GGUF file to serve (of several shards, the first); empty: nano
 ctx: int = 2048  # context in tokens of one request: prompt, thinking and answer together
 parallel: int = 2  # slots: how many requests are answered at the same time
 n_cpu_moe: int = 0  # keep the experts of so many layers in RAM; Kimi K2.5 has 61 layers
+plan_file: str = ""  # a saved plan to serve instead: it names the model and all settings
 engine_url: str = ""  # another engine to talk to, up to and with /v1; empty: our own server
 engine_key_env: str = "ENGINE_API_KEY"  # the variable of the environment that holds its key, if it needs one
 engine_model: str = ""  # the model's name at that engine; empty: the first that it names
@@ -53,6 +54,7 @@ params.check(
     ctx=params.between(512, 262144),
     parallel=params.between(2, 16),
     n_cpu_moe=params.between(0, 61),
+    plan_file=params.existing_file(empty=True),
     engine_url=params.text(),
     engine_key_env=params.text(empty=False),
     engine_model=params.text(),
@@ -72,6 +74,7 @@ import psutil
 
 from kimi_nb.chat.reach import engine_at, read_key
 from kimi_nb.engine import LlamaServer
+from kimi_nb.engine.planned import planned
 from kimi_nb.nano import nano_path
 from kimi_nb.plan import Settings
 from kimi_nb.tables import texts
@@ -90,17 +93,16 @@ def say(text, fraction):
     print(f"{time.monotonic() - begun:6.2f} s  {text}{done}")
 
 
-server = LlamaServer(
-    Path(model_file) if model_file else nano_path(),
-    alias=None if model_file else "nano",
-    settings=Settings(
-        ctx_size=ctx * parallel,
-        parallel=parallel,
-        n_cpu_moe=n_cpu_moe or None,
-        threads=None if model_file else 1,  # nano is so small that one thread runs it fastest
-    ),
-    on_progress=say,
+settings = Settings(
+    ctx_size=ctx * parallel,
+    parallel=parallel,
+    n_cpu_moe=n_cpu_moe or None,
+    threads=None if model_file else 1,  # nano is so small that one thread runs it fastest
 )
+if plan_file:
+    model_file, settings = planned(Path(plan_file))
+path = Path(model_file) if model_file not in {"", "nano"} else nano_path()
+server = LlamaServer(path, alias="nano" if path == nano_path() else None, settings=settings, on_progress=say)
 print(server)
 
 # %% [markdown]

@@ -1,7 +1,9 @@
 """The plan panel without a browser: its figures are the estimate's, and no message can break it."""
 
 import json
+import re
 
+import nbformat
 import pytest
 from header_models import ModelShape, kimi_types
 from hypothesis import HealthCheck, given, settings
@@ -9,11 +11,13 @@ from hypothesis import strategies as some
 
 from kimi_nb import panel as panels
 from kimi_nb.cli import main
+from kimi_nb.engine.planned import planned
 from kimi_nb.errors import UsageError
 from kimi_nb.panel import nodes as n
 from kimi_nb.panel import still
 from kimi_nb.panel.plan_panel import PlanPanel
 from kimi_nb.plan import Plan
+from kimi_nb.run import run_notebooks
 
 MACHINES = ["rtx4090-256gb", "rtx3090x2-256gb", "cpu-512gb", "h100-80gb"]
 SHAPE = ModelShape(n_layer=8, types=kimi_types("Q8_0", "Q4_K", "Q4_K", "Q4_0"))
@@ -75,6 +79,15 @@ def test_the_numbers_on_the_screen_are_those_of_the_estimate(panel, kimi, capsys
     assert drawn("RAM", "context") == host["context_mib"]
     assert drawn("RAM", "compute") == host["compute_mib"]
     assert drawn("RAM", "weights") == host["model_mib"] - host["evictable_mib"]
+    for verb, key in (("Writes", "decode_tok_s"), ("Reads a prompt", "prefill_tok_s")):
+        if told["forecast"] is not None:
+            fact, speed = n.find(said(panel), "fact", label=verb), told["forecast"][key]
+            shown = [
+                float(word.replace(",", ""))
+                for word in re.findall(r"[\d.,]*\d", fact["value"] + fact["said"])
+            ]
+            told_band = [speed["expected"], speed["low"], speed["high"]]
+            assert shown == pytest.approx(told_band, rel=0.06, abs=0.006)
     verdict = n.find(said(panel), "text", key="verdict")["text"]
     assert verdict.startswith("Does not fit") == (not told["fits"])
     for name in told["short_mib"]:
@@ -150,6 +163,106 @@ def test_the_planner_chooses_and_what_was_clicked_can_be_saved(kimi, tmp_path):
     panel.press("save")
     assert Plan.load(tmp_path / "plan.json").settings == panel.settings
     assert panel.settings.ctx_size == 4096
+
+
+def test_what_the_planner_chose_stays_where_no_control_is_for_it(kimi):
+    panel = PlanPanel(kimi, machine="rtx4090-256gb")
+    panel.press("choose")
+    panel.wait(60)
+    chosen = panel.settings
+    panel.choose(ctx_size=4096)
+    assert panel.settings == chosen.replace(ctx_size=4096)
+    panel.choose(machine="h100-80gb")  # it was chosen for the other
+    assert panel.settings.load_mode is None
+
+
+def test_figures_come_before_the_header_and_it_may_stay_unread():
+    panel = PlanPanel("kimi-k2.5", machine="rtx4090-256gb", offline=True)
+    assert n.find(said(panel), "text", key="verdict")["text"].startswith(("Fits", "Runs"))
+    assert n.find(said(panel), "group", key="memory")["label"].endswith("near but not exact")
+    for name in ("verify", "rehearse"):
+        assert n.find(said(panel), "button", name=name)["disabled"]
+    panel.press("choose")
+    panel.wait(60)
+    assert panel.computed.report.fits
+    assert panel.trouble is None
+
+
+def test_a_plan_that_was_saved_is_opened_where_it_was(tmp_path):
+    first = PlanPanel("kimi-k2.5", "UD-Q2_K_XL", machine="h100-80gb", offline=True)
+    first.press("choose")
+    first.wait(60)
+    first.choose(plan_file=str(tmp_path / "plan.json"))
+    first.press("save")
+    again = panels.plan(saved=tmp_path / "plan.json", offline=True)
+    assert again.chosen == first.chosen
+    assert again.settings == first.settings
+    assert n.find(said(again), "fold", key="reasons") == n.find(said(first), "fold", key="reasons")
+
+
+def test_what_is_no_plan_is_neither_opened_nor_overwritten(kimi, tmp_path):
+    file = tmp_path / "precious.txt"
+    file.write_text("my thesis")
+    panel = PlanPanel(kimi, machine="cpu-512gb")
+    panel.choose(plan_file=str(file))
+    for button in ("open", "save"):
+        panel.press(button)
+        assert n.find(said(panel), "text", key="trouble")["text"].startswith("KNB375")
+    assert file.read_text() == "my thesis"
+    panel.choose(machine="typed in", gpus_gib="", ram_gib=1, plan_file=str(tmp_path / "new.json"))
+    panel.press("save")
+    assert not panel.computed.report.fits
+    assert n.find(said(panel), "text", key="trouble")["text"].startswith("KNB952")
+    assert not (tmp_path / "new.json").exists()
+
+
+@pytest.fixture
+def clicked(tmp_path):
+    """A plan for nano that was made in the panel, and its file."""
+    panel = PlanPanel("nano")
+    panel.choose(ctx_size=1536, threads=1, prompt_cache=0, plan_file=str(tmp_path / "clicked.json"))
+    panel.press("save")
+    return panel, tmp_path / "clicked.json"
+
+
+def test_what_was_clicked_is_read_by_plan_and_serve(clicked, capsys):
+    panel, file = clicked
+    assert main(["plan", "--plan", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["settings"] == panel.settings.to_dict()
+    assert main(["plan", "--plan", str(file)]) == 0
+    assert "kimi-nb serve --plan" in capsys.readouterr().out
+    assert main(["plan", "--plan", str(file), "--ctx", "99"]) == 2
+    assert "KNB379" in capsys.readouterr().err
+    assert planned(file) == ("nano", panel.settings)
+
+
+@pytest.mark.engine
+def test_what_was_clicked_runs_headless(clicked, build, tmp_path):
+    """papermill gets the plan's file as a parameter: the panel is a summary there, and the server is the plan's."""
+    _, file = clicked
+    book = nbformat.v4.new_notebook()
+    book.cells = [
+        nbformat.v4.new_code_cell('plan_file: str = ""  # a saved plan', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("import kimi_nb.panel\nkimi_nb.panel.plan(saved=plan_file)"),
+        nbformat.v4.new_code_cell(
+            "from pathlib import Path\nfrom kimi_nb.engine import LlamaServer\n"
+            "from kimi_nb.engine.planned import planned\nfrom kimi_nb.nano import nano_path\n"
+            "_, settings = planned(Path(plan_file))\n"
+            "with LlamaServer(nano_path(), settings=settings) as server:\n    print(server.slots()[0]['n_ctx'])"
+        ),
+    ]
+    nbformat.write(book, tmp_path / "headless.ipynb")
+    run = run_notebooks(
+        [tmp_path / "headless.ipynb"], parameters={"plan_file": str(file)}, out=tmp_path / "out"
+    )
+    assert run.status == "succeeded"
+    done = nbformat.read(next((tmp_path / "out").rglob("headless.ipynb")), as_version=4)
+    cells = {cell.source.partition("\n")[0]: cell for cell in done.cells}
+    summary = cells["import kimi_nb.panel"].outputs[0]["data"]
+    assert set(summary) == {"text/plain", "text/html"}
+    assert "1,536 tokens" in summary["text/plain"]
+    assert "Fits. To spare" in summary["text/html"]
+    assert cells["from pathlib import Path"].outputs[0]["text"] == "1536\n"
 
 
 def test_headless_it_is_a_static_page(panel, monkeypatch):

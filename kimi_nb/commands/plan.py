@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import argparse
 
     from kimi_nb.model.candidates import Candidate
+    from kimi_nb.plan.planner import PlanResult
 
 __all__ = ["configure", "main"]
 
@@ -25,6 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--gguf", metavar="FILE", type=Path, help="a GGUF file, or the first of its shards")
     what.add_argument("--model", metavar="M", help="a model of the catalogue, such as kimi-k2.5 or nano")
+    what.add_argument(
+        "--plan", metavar="FILE", type=Path, help="a plan that was saved, here or in the plan panel: show it"
+    )
     add("--quant", metavar="Q", help="which quant of --model; default: the one that suits the objective")
     add("--ctx", metavar="N", type=int, help="tokens of context; default: a usual one that fits")
     add("--objective", choices=OBJECTIVES, default="decode", help="what counts most; default: decode")
@@ -39,16 +43,45 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print the plan; return 1 if nothing runs."""
+    from kimi_nb.plan.text import plan_lines
+
+    result = _made(args) if args.plan is None else _saved(args)
+    if args.save is not None and result.plan is not None:
+        result.plan.save(args.save)
+    if args.json:
+        print(json.dumps(result.as_dict(), ensure_ascii=False))
+    else:
+        print("\n".join(plan_lines(result, (args.save or args.plan) and str(args.save or args.plan))))
+    return 1 if result.plan is None else 0
+
+
+def _saved(args: argparse.Namespace) -> PlanResult:
+    """Return the plan that was saved, as it is: what would make another one is refused."""
+    from kimi_nb.errors import UsageError
+    from kimi_nb.plan.planner import PlanResult
+    from kimi_nb.plan.record import Plan
+
+    others = [name for name in ("quant", "ctx", "machine") if getattr(args, name) is not None]
+    if others:
+        raise UsageError(
+            "KNB379",
+            f"--{others[0]} cannot go with --plan",
+            why="a plan that was saved is shown as it is",
+            fix=f"Leave out --{others[0]}, or plan anew with --model or --gguf.",
+        )
+    return PlanResult(Plan.load(args.plan))
+
+
+def _made(args: argparse.Namespace) -> PlanResult:
     from kimi_nb.machine import machine_named, probe
     from kimi_nb.model.candidates import with_real_header
     from kimi_nb.plan.limits import Limits
     from kimi_nb.plan.planner import make_plan
-    from kimi_nb.plan.text import plan_lines
     from kimi_nb.rehearse.saved import find_profile
 
     machine = probe() if args.machine is None else machine_named(args.machine)
     models, others = _models(args)
-    result = make_plan(
+    return make_plan(
         models,
         machine,
         objective=args.objective,
@@ -61,13 +94,6 @@ def main(args: argparse.Namespace) -> int:
         others=others,
         exact=None if args.offline else with_real_header,
     )
-    if args.save is not None and result.plan is not None:
-        result.plan.save(args.save)
-    if args.json:
-        print(json.dumps(result.as_dict(), ensure_ascii=False))
-    else:
-        print("\n".join(plan_lines(result, args.save and str(args.save))))
-    return 1 if result.plan is None else 0
 
 
 def _models(args: argparse.Namespace) -> tuple[list[Candidate], list[Candidate]]:

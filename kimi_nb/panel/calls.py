@@ -64,6 +64,7 @@ def plan(
     *,
     machine: str | Path | Machine | None = None,
     saved: str | Path | None = None,
+    offline: bool = False,
 ) -> PlanPanel:
     """Show the plan panel: will it fit, with which settings, and how fast?
 
@@ -72,13 +73,16 @@ def plan(
         quant: Which quant of the catalogue's model; its first by default.
         machine: A profile's name, a saved machine or its file; this machine by default.
         saved: A plan that was saved before, to start from; it says which model.
+        offline: Read no header from the Hub until a button is pressed: sizes from the catalogue only.
 
     Raises:
         UsageError: There is no such machine, or what was saved is no plan.
     """
     from kimi_nb.panel.plan_panel import PlanPanel
+    from kimi_nb.panel.widget import is_headless
 
-    return PlanPanel(model, quant, machine=machine, saved=saved)
+    panel = PlanPanel(model, quant, machine=machine, saved=saved, offline=offline)
+    return panel.wait() if is_headless() else panel  # a summary does not change once it is shown
 
 
 def download(

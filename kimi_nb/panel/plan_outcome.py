@@ -51,7 +51,7 @@ def _place(name: str) -> str:
 def how_sure(subject: Subject, done: Computed) -> str:
     """Return where the figures for memory come from."""
     if subject.approximate:
-        return "estimated from the size alone"
+        return "estimated from the files' size, near but not exact"
     return "estimated, as llama.cpp counts it" if done.report.exact else "estimated, near llama.cpp's count"
 
 

@@ -74,7 +74,9 @@ class PlanPanel(JobPanel):
         *,
         machine: str | Path | Machine | None = None,
         saved: str | Path | None = None,
+        offline: bool = False,
     ) -> None:
+        self._offline = offline
         self._given: Machine | None = None
         self._header_trouble: KimiNbError | None = None
         where = THIS if machine is None else str(machine)
@@ -187,8 +189,11 @@ class PlanPanel(JobPanel):
         what = (source, quant, chosen["file"] if source == FILE else "")
         if what != self._what:
             self._what, self._subject, self._header_trouble = what, None, None
-            if quant:
-                self._subject = outline_of(source, quant)  # figures at once, near ones
+            outline = outline_of(source, quant) if quant else None
+            if outline is not None and self._offline:
+                self._subject, self._loading = outline, None
+            elif quant:
+                self._subject = outline  # figures at once, near ones
                 self._loading = self.in_background(lambda: self._read_behind(what), "header")
             else:
                 self._loading = None
@@ -315,8 +320,8 @@ class PlanPanel(JobPanel):
     # Buttons
 
     def press_read(self, _fields: Mapping[str, str]) -> None:
-        """Try once more to read the header."""
-        self._what = ()
+        """Read the header now."""
+        self._what, self._offline = (), False
         self.settle()
 
     def press_look(self, _fields: Mapping[str, str]) -> None:

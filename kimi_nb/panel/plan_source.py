@@ -136,9 +136,9 @@ def model_control(chosen: Mapping[str, Any], subject: Subject | None, *, reading
         if subject.approximate and reading:
             items.append(n.text("Reading its header, a few megabytes, for exact figures ...", key="header"))
         elif subject.approximate:
-            why = f"Its header could not be read, so figures are near, not exact. {subject.note}"
-            items.append(n.text(why, tone="warn", key="header"))
-            items.append(n.row([n.button("read", "Read the header again")], key="read"))
+            near = "Its header was not read, so figures are near, not exact."
+            items.append(n.text(f"{near} {subject.note}".strip(), tone="warn", key="header"))
+            items.append(n.row([n.button("read", "Read its header", about="a few megabytes")], key="read"))
     return n.group("Model", items, quiet=True)
 
 
