@@ -10,7 +10,7 @@ DEVLOCK := environments/requirements-dev.txt
 PIP_INSTALL := $(UV) pip install --quiet --python $(BIN)/python
 BINDING := --config-settings-package llama-cpp-python:cmake.define.LLAMA_BUILD=OFF
 
-.PHONY: help setup dev demo lab check test soak bench gpu-proof chromium notebooks lock clean
+.PHONY: help setup dev demo lab check test soak bench screenshots gpu-proof chromium notebooks lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -62,6 +62,10 @@ soak: dev ## the heavy repetitions: hundreds of kills, thousands of mutated file
 
 bench: dev ## tables of measured, target and ratio on this machine
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+screenshots: dev chromium ## make the pictures of the panels in docs/panels anew
+	@$(BIN)/kimi-nb build
+	@KIMI_NB_SCREENSHOTS=$(CURDIR)/docs/panels $(BIN)/python -m pytest --basetemp=/tmp/kimi tests/test_browser_*panel.py
 
 gpu-proof: setup ## on a machine with NVIDIA GPUs: every promise about memory and speed, in one table (PROOF="--limit 600")
 	@$(BIN)/python scripts/gpu_proof $(PROOF)

@@ -17,6 +17,21 @@ __all__ = ["as_html", "as_text"]
 _MEANT = {"good": "#116329", "warn": "#7a4b00", "bad": "#b3121d"}
 _CONTROLS = {"button", "area"}
 """What makes no sense where nobody can press it."""
+_BESIDE = {"field", "number"}
+"""What makes no sense without the button beside it."""
+_PAGE = "background:#fff;color:#1b1f24;padding:12px;max-width:900px"
+_BAR = "display:flex;height:14px;max-width:600px;background:#e9edf1;border:1px solid #d0d7de"
+_COLOURS = {
+    "weights": "#2f6fdb",
+    "paged": "#86b0f0",
+    "context": "#d98200",
+    "compute": "#8250df",
+    "staging": "#b79af0",
+    "system": "#6e7781",
+    "cache": "#1b8a5a",
+    "others": "#aab2bb",
+    "download": "#2f6fdb",
+}
 
 
 def as_text(nodes: Sequence[Node]) -> str:
@@ -26,7 +41,7 @@ def as_text(nodes: Sequence[Node]) -> str:
 
 def as_html(nodes: Sequence[Node]) -> str:
     """Return what a panel says as HTML that needs no script, no style sheet and no network."""
-    return f'<section class="kimi-nb-panel">{_html(_shown(nodes))}</section>'
+    return f'<section class="kimi-nb-panel" style="{_PAGE}">{_html(_shown(nodes))}</section>'
 
 
 def _shown(nodes: Sequence[Node]) -> list[Node]:
@@ -36,6 +51,8 @@ def _shown(nodes: Sequence[Node]) -> list[Node]:
             continue
         if "items" in node:
             items = _shown(node["items"])
+            if node["t"] == "row" and any(item["t"] == "button" for item in node["items"]):
+                items = [item for item in items if item["t"] not in _BESIDE]
             if items:
                 kept.append({**node, "items": items})
         else:
@@ -67,17 +84,16 @@ def _one(node: Node) -> str:  # noqa: C901, PLR0911, PLR0912 - one case for each
         case "message":
             return f"<h5>{escape(node['who'])}</h5>{_html(node['items'])}"
         case "slider" | "progress":
-            return f"<p>{label}: {escape(node['said'])}</p>"
+            return _line(label, node["said"])
         case "select":
             words = str(dict(node["options"]).get(node["value"], node["value"]))
-            return f"<p>{label}: {escape(words)}</p>"
+            return _line(label, words)
         case "field" | "number":
-            return f"<p>{label}: {escape(str(node['value']))}</p>"
+            return _line(label, str(node["value"]))
         case "check":
-            return f"<p>{label}: {'yes' if node['value'] else 'no'}</p>"
+            return _line(label, "yes" if node["value"] else "no")
         case "bar":
-            parts = "".join(f"<li>{escape(words)}</li>" for _, words, _ in node["parts"])
-            return f"<p><b>{label}</b>: {escape(node['said'])}</p><ul>{parts}</ul>"
+            return _bar(node)
         case "table":
             return _table(node)
         case "code":
@@ -85,6 +101,26 @@ def _one(node: Node) -> str:  # noqa: C901, PLR0911, PLR0912 - one case for each
         case "log":
             return f"<p>{label}</p><pre>{escape(chr(10).join(node['lines']))}</pre>"
     raise AssertionError(node["t"])
+
+
+def _line(label: str, words: str) -> str:
+    """Return a label that is HTML already, and words that are not."""
+    return f'<p style="margin:2px 0">{label}: {escape(words)}</p>'
+
+
+def _bar(node: Node) -> str:
+    whole = max(sum(size for _, _, size in node["parts"]), node["limit"], 1e-9)
+    pieces = "".join(
+        f'<span style="width:{100 * size / whole:.2f}%;background:{_COLOURS[kind]}"></span>'
+        for kind, _, size in node["parts"]
+        if kind in _COLOURS
+    )
+    words = escape(", ".join(words for _, words, _ in node["parts"]))
+    said = f"<b>{escape(node['label'])}</b>: {escape(node['said'])}"
+    return (
+        f'<p style="margin:10px 0 2px">{said}</p><div style="{_BAR}" aria-hidden="true">{pieces}</div>'
+        f'<p style="margin:2px 0">{words}</p>'
+    )
 
 
 def _table(node: Node) -> str:
