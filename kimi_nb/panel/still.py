@@ -32,6 +32,7 @@ _COLOURS = {
     "others": "#aab2bb",
     "download": "#2f6fdb",
 }
+_OTHER = "#6e7781"
 
 
 def as_text(nodes: Sequence[Node]) -> str:
@@ -111,9 +112,9 @@ def _line(label: str, words: str) -> str:
 def _bar(node: Node) -> str:
     whole = max(sum(size for _, _, size in node["parts"]), node["limit"], 1e-9)
     pieces = "".join(
-        f'<span style="width:{100 * size / whole:.2f}%;background:{_COLOURS[kind]}"></span>'
+        f'<span style="width:{100 * size / whole:.2f}%;background:{_COLOURS.get(kind, _OTHER)}"></span>'
         for kind, _, size in node["parts"]
-        if kind in _COLOURS
+        if kind != "free"
     )
     words = escape(", ".join(words for _, words, _ in node["parts"]))
     said = f"<b>{escape(node['label'])}</b>: {escape(node['said'])}"
