@@ -66,7 +66,7 @@ class ChatPanel(Panel):
         self._conversation = Conversation(system=system)
         self._live: Live | None = None
         self._working: threading.Thread | None = None
-        self._version = 0
+        self._version = self._sent = 0
         self._editing: int | None = None
         self._deleting = False
         self._entries = self._history.entries()
@@ -177,7 +177,7 @@ class ChatPanel(Panel):
         if self.trouble is not None:
             items.append(n.text(str(self.trouble), tone="bad", live=True, key="trouble"))
         label = "Your message (Enter sends it, Shift+Enter starts a new line)"
-        items.append(n.area("ask", label, "", version=self._version, enter="send"))
+        items.append(n.area("ask", label, "", version=self._sent, enter="send"))
         modes = [(mode.name, mode.name.capitalize()) for mode in known_model(self._model).modes]
         buttons = [
             n.button("send", "Send", main=True, disabled=busy),
@@ -209,9 +209,9 @@ class ChatPanel(Panel):
         if self._deleting and now:
             sure = n.text("Delete this conversation for good?", tone="warn", live=True, key="sure")
             buttons = [n.button("delete_now", "Yes, delete it"), n.button("delete_not", "No, keep it")]
-            return n.group("Conversations", [n.row([pick]), sure, n.row(buttons)], key="which")
+            return n.group("Conversations", [n.row([pick]), sure, n.row(buttons)], key="which", quiet=True)
         buttons = [n.button("new", "New", disabled=busy), n.button("delete", "Delete", disabled=busy or none)]
-        return n.group("Conversations", [n.row([pick, *buttons])], key="which")
+        return n.group("Conversations", [n.row([pick, *buttons])], key="which", quiet=True)
 
     def _invitation(self) -> str:
         if self._reached is not None and self._model == "nano":
@@ -248,8 +248,7 @@ class ChatPanel(Panel):
         if not turns:
             return "Ready." if self._reached is not None else ""
         if turns[-1].state == "answered":
-            meter = turns[-1].said[-1].meter if turns[-1].said else None
-            return "Answered." if meter is None else f"Answered. {view.figures(meter)}."
+            return "Answered."
         return "Ended without an answer."
 
     def _as_program(self) -> Node:
@@ -286,7 +285,7 @@ class ChatPanel(Panel):
         """Ask what stands in the text area."""
         self._free(fields)
         self._ask(self._conversation.asking(_question(fields.get("ask", ""))))
-        self._version += 1
+        self._sent += 1
 
     def press_resend(self, fields: Mapping[str, str]) -> None:
         """Ask an earlier question in other words; what followed it stays in the history."""

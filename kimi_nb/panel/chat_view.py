@@ -190,8 +190,10 @@ def figures(meter: Reading) -> str:
         parts.append(f"First token after {meter.ttft_s:.2f} s")
     if meter.ttfa_s is not None:
         parts.append(f"first answer token after {meter.ttfa_s:.2f} s")
-    if meter.tok_s is not None:
-        parts.append(f"{meter.tok_s:,.1f} tokens/s")
+    # The server's own figure where it gives one: it does not depend on how busy this side is.
+    speed = meter.server.get("predicted_per_second", meter.tok_s)
+    if speed is not None:
+        parts.append(f"{speed:,.1f} tokens/s")
     return ", ".join([*parts, f"{meter.total_s:.2f} s in all"])
 
 

@@ -188,7 +188,9 @@ const KINDS = {
       put(label, node.label);
       lines.rows = node.rows;
       lines.name = node.name;
-      if (!now || now.version !== node.version) lines.value = node.value;
+      // What was typed after the press that is answered here is not thrown away.
+      const typing = now?.enter && lines.value !== lines.knbSent;
+      if (!now || (now.version !== node.version && !typing)) lines.value = node.value;
       now = node;
     }];
   },
@@ -408,7 +410,7 @@ function render({ model, el }) {
     choose: (key, value) => { waiting[key] = value; flush(); },
     press: (key, of = "") => {
       const fields = { of };
-      for (const area of root.querySelectorAll("textarea")) fields[area.name] = area.value;
+      for (const area of root.querySelectorAll("textarea")) fields[area.name] = area.knbSent = area.value;
       send({ press: key, fields });
     },
     patch: (parent, nodes) => {
@@ -448,7 +450,7 @@ function render({ model, el }) {
   model.on("msg:custom", news => {
     const view = model.get("view");
     if (!news.changes || news.number <= view.number) return;
-    if (news.after !== view.number) { model.send({ again: true }); return; }
+    if (news.after !== view.number) { model.send({ have: view.number }); return; }
     model.set("view", { number: news.number, seen: news.seen, nodes: changed(view.nodes, news.changes) });
   });
   model.on("comm_live_update", () => {
@@ -459,6 +461,8 @@ function render({ model, el }) {
   });
   draw();
   el.append(root);
+  // What changed before anybody listened is lost: the kernel sends all of it if this is not the newest.
+  model.send({ have: model.get("view").number });
 }
 
 export default { render };

@@ -78,8 +78,14 @@ class Panel(anywidget.AnyWidget):
 
     def open(self) -> None:
         """Tell the browser of this panel, where there is one."""
-        if not is_headless():
-            super().open()
+        if is_headless():
+            return
+        super().open()
+        # ipykernel 7 sends what a browser says to the subshell that spoke last, as far as it can tell; of a
+        # thread it cannot, and takes one that may be gone, and then the panel hears nothing any more. What is
+        # said goes where it is addressed to.
+        if hasattr(self.comm, "_reply_subshell_for"):
+            self.comm._reply_subshell_for = lambda _data, subshell: subshell  # noqa: SLF001 - it has no other switch
 
     def draw(self) -> list[Node]:
         """Return what is to be seen now; called with the lock held."""
@@ -158,8 +164,10 @@ class Panel(anywidget.AnyWidget):
         """Take a message from a browser; whatever it holds, the panel shows something true."""
         if not isinstance(content, dict):
             return
-        if content.get("again"):  # a browser that has missed something
-            self.send_state("view")
+        if "have" in content:  # a browser that may have missed something
+            with self._lock:
+                if content["have"] != self.view["number"]:
+                    self.send_state("view")
             return
         sender, number, chosen = content.get("from"), content.get("number"), content.get("set")
         with self.at_once():
