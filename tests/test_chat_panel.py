@@ -76,7 +76,7 @@ def soon(happened):
 
 
 def messages(panel):
-    return [node for node in said(panel) if node["t"] == "message"]
+    return n.find(said(panel), "feed")["items"]
 
 
 @pytest.mark.engine
@@ -292,6 +292,18 @@ def test_a_fast_answer_is_drawn_seldom_and_sent_in_pieces(scripted, opened):
     assert all(message["method"] == "custom" for message in sent), "never the whole view again"
     # The whole conversation for each drawing would be more than 18 kB times the drawings.
     assert sum(len(json.dumps(message)) for message in sent) < 60_000 + 3_000 * len(sent)
+
+
+def test_a_browser_that_missed_something_is_sent_all(idle):
+    sent = []
+    idle.comm.send = lambda data=None, **_more: sent.append(data)
+    idle._hear(idle, {"have": idle.view["number"]}, [])
+    assert sent == []
+    for number in (None, 0, "x", idle.view["number"] - 1):
+        idle._hear(idle, {"have": number}, [])
+        message = sent.pop()
+        assert (message["method"], message["state"]["view"]) == ("update", idle.view)
+    del idle.comm.send
 
 
 def test_what_a_model_writes_stays_text(opened, scripted):

@@ -169,8 +169,9 @@ class ChatPanel(Panel):
         turns = self._conversation.turns
         if not turns:
             items.append(n.text(self._invitation(), tone="quiet", key="empty"))
-        for number, turn in enumerate(turns):
-            items += self._turn(number, turn, busy)
+        else:
+            shown = [node for number, turn in enumerate(turns) for node in self._turn(number, turn, busy)]
+            items.append(n.feed("What was said", shown))
         if self._live is not None and self._live.asking is not None:
             items.append(view.permission(*self._live.asking))
         items.append(n.text(self._state(), live=True, key="state"))

@@ -151,7 +151,7 @@ def _content(content: str, key: str) -> list[Node]:
 
 
 def _call(call: CallRecord, key: str) -> Node:
-    took = f" in {call.seconds:.2f} s" if call.outcome == "ok" else ""
+    took = f" in {_time(call.seconds)}" if call.outcome == "ok" else ""
     label = f"Tool {call.name}: {_OUTCOMES.get(call.outcome, call.outcome)}{took}"
     items = [_told("Arguments", call.arguments), _told("Result", call.output)]
     if call.truncated_chars:
@@ -159,6 +159,11 @@ def _call(call: CallRecord, key: str) -> Node:
             n.text(f"{call.truncated_chars:,} characters of the result were left out.", tone="quiet")
         )
     return n.fold(label, items, key=key, opened=True)
+
+
+def _time(seconds: float) -> str:
+    ms = round(seconds * 1000)
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{ms} ms" if ms else "under 1 ms"
 
 
 def _told(label: str, text: str) -> Node:

@@ -21,6 +21,7 @@ __all__ = [
     "code",
     "columns",
     "fact",
+    "feed",
     "field",
     "find",
     "fold",
@@ -249,6 +250,11 @@ def message(who: str, items: Sequence[Node], *, key: str) -> Node:
     return {"t": "message", "who": who, "items": list(items), "key": key}
 
 
+def feed(label: str, items: Sequence[Node]) -> Node:
+    """Return what grows at its end, in a frame of its own that stays with the newest unless scrolled back."""
+    return {"t": "feed", "key": label, "label": label, "items": list(items)}
+
+
 def _keyed(node: Node, key: str | None) -> Node:
     """Give a node a name to be recognised by when it is drawn anew."""
     return node if key is None else {**node, "key": key}
@@ -285,7 +291,7 @@ def words_of(nodes: Sequence[Node]) -> list[str]:
         elif node["t"] in {"field", "number"}:
             found.append(f"{node['label']}: {node['value']}")
         else:
-            keys = ("text",) if node.get("quiet") else ("who", "label", "text")
+            keys = ("text",) if node.get("quiet") or node["t"] == "feed" else ("who", "label", "text")
             found += [str(node[key]) for key in keys if node.get(key)]
         found += words_of(node.get("items", ()))
     return found

@@ -320,6 +320,18 @@ const KINDS = {
       panel.patch(inner, node.items);
     }];
   },
+  feed: panel => {
+    const at = tag("div", { class: "knb-feed", role: "group", tabindex: "0" });
+    let fresh = true;
+    return [at, node => {
+      at.setAttribute("aria-label", node.label);
+      const down = fresh || at.scrollHeight - at.scrollTop - at.clientHeight < 40;
+      panel.patch(at, node.items);
+      if (down) at.scrollTop = at.scrollHeight;
+      if (fresh) requestAnimationFrame(() => { at.scrollTop = at.scrollHeight; });
+      fresh = false;
+    }];
+  },
   message: panel => {
     const who = tag("h4");
     const inner = tag("div", { class: "knb-items" });

@@ -80,7 +80,7 @@ def _one(node: Node) -> str:  # noqa: C901, PLR0911, PLR0912 - one case for each
             return name + _html(node["items"])
         case "fact":
             return f"<p>{label}: <b>{escape(node['value'])}</b>, {escape(node['said'])}</p>"
-        case "columns" | "row":
+        case "columns" | "row" | "feed":
             return _html(node["items"])
         case "message":
             return f"<h5>{escape(node['who'])}</h5>{_html(node['items'])}"
