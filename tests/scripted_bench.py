@@ -22,19 +22,42 @@ COSTS = {
 """Milliseconds of a step of one token on 16 threads; ``experts_offload`` is for a step of any length."""
 
 
+ATTENTION_MS = 0.05
+"""Of a token and layer, for 1024 tokens in the cache."""
+
+
 def step_ms(
-    *, n_dense: int, n_moe: float, head: float, tokens: int, threads: int, way: str, share: float
+    *, n_dense: int, ways: dict[str, int], head: float, tokens: int, threads: int, share: float
 ) -> float:
-    """What one step takes; ``share`` is how much of the model's experts there are."""
-    slower = 16 / threads if way in {"cpu", "experts_cpu"} else 1.0
-    if tokens == 1:
-        return COSTS["fixed"] + n_dense * COSTS["dense"] + n_moe * COSTS[way] * slower + COSTS["head"] * head
-    grown = 1 + 0.05 * tokens
-    last = (n_dense, n_moe - 1) if n_moe else (max(n_dense - 1, 0), 0)
-    routed = (
-        COSTS["experts_offload"] * share if way == "experts_offload" else COSTS[way] * slower * 0.1 * tokens
-    )
-    return COSTS["fixed"] * grown + last[0] * COSTS["dense"] * grown + last[1] * routed + COSTS["head"] * head
+    """What one step takes.
+
+    Args:
+        n_dense: Dense layers.
+        ways: Layers of experts by where they are computed; the last of them come last in the model.
+        head: How much of the model's vocabulary there is.
+        tokens: Tokens in the step.
+        threads: Processor threads.
+        share: How much of the model's experts there is.
+    """
+    counts = dict(ways)
+    grown = 1 + 0.05 * tokens if tokens > 1 else 1.0
+    if tokens > 1:  # of the last layer only the attention is computed
+        last = next((way for way in reversed(list(counts)) if counts[way]), None)
+        if last is not None:
+            counts[last] -= 1
+        else:
+            n_dense = max(n_dense - 1, 0)
+    ms = (COSTS["fixed"] + n_dense * COSTS["dense"]) * grown + COSTS["head"] * head
+    for way, layers in counts.items():
+        slower = 16 / threads if way in {"cpu", "experts_cpu"} else 1.0
+        if tokens == 1:
+            each = COSTS[way] * slower
+        elif way == "experts_offload":
+            each = COSTS[way] * share
+        else:
+            each = COSTS[way] * slower * 0.1 * tokens
+        ms += layers * each
+    return ms
 
 
 def main(argv: list[str]) -> None:
@@ -44,26 +67,24 @@ def main(argv: list[str]) -> None:
     given = dict(zip(argv[::2], argv[1::2], strict=True))
     model = read_header(given["-m"], check_data=False, allow_header_only=True)
     whole = json.loads(os.environ["SCRIPTED_WHOLE"])
-    threads, way = int(given["-t"]), "gpu"
-    if given["-ngl"] == "0":
-        way = "cpu"
-    for kind in ("-p", "-n"):
-        for n in (int(text) for text in given[kind].split(",") if text != "0"):
-            at = way
-            if way == "gpu" and "-ncmoe" in given:
-                at = (
-                    "experts_offload"
-                    if kind == "-p" and n >= 32 and given.get("-nopo") != "1"
-                    else "experts_cpu"
-                )
-            tokens = n if kind == "-p" else 1
+    dense = model.leading_dense_block_count
+    n_moe = model.block_count - dense
+    away = min(max(int(given.get("-ncmoe", "0")) - dense, 0), n_moe) if given["-ngl"] != "0" else 0
+    ubatch = int(given.get("-ub", "512"))
+    tests = [(kind, int(n)) for kind in ("-p", "-n") for n in given[kind].split(",") if n != "0"]
+    for threads in map(int, given["-t"].split(",")):
+        for kind, n in tests:
+            tokens = min(n, ubatch) if kind == "-p" else 1
+            at = "experts_offload" if tokens >= 32 and given.get("-nopo") != "1" else "experts_cpu"
+            ways = {"cpu": n_moe} if given["-ngl"] == "0" else {at: away, "gpu": n_moe - away}
             ms = step_ms(
-                n_dense=model.leading_dense_block_count, n_moe=model.block_count - model.leading_dense_block_count,
-                head=model.vocab_size / whole["n_vocab"], tokens=tokens, threads=threads, way=at,
-                share=model.expert_count / whole["n_expert"],
+                n_dense=dense, ways=ways, head=model.vocab_size / whole["n_vocab"], tokens=tokens,
+                threads=threads, share=model.expert_count / whole["n_expert"],
             )  # fmt: skip
-            ms += model.block_count * int(given["-d"]) / 1024 * 0.05 * tokens
-            ns = [int(ms * 1e6 * (1 if kind == "-p" else n) * factor) for factor in disturbance()]
+            steps = n // tokens if kind == "-p" else n
+            before = int(given["-d"]) + (n // 2 if kind == "-p" else 0)  # on average, for a token of a prompt
+            ms = steps * (ms + model.block_count * before / 1024 * ATTENTION_MS * tokens)
+            ns = [int(ms * 1e6 * factor) for factor in disturbance()]
             row = {
                 "n_threads": threads,
                 "n_prompt": n if kind == "-p" else 0,

@@ -6,9 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import scripted_bench
+
+from kimi_nb.engine import Build
+from kimi_nb.machine import load_profile
+from kimi_nb.plan import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "gpu_proof"))
 from ledger import Ledger
@@ -83,6 +90,63 @@ def test_a_plan_is_started_for_real(build, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| oom: plans that fit, and ran | 1 of 1 | all | met |" in (tmp_path / "proof.md").read_text()
     assert not list(tmp_path.glob("trials*"))  # nothing that looks like a model is left
+
+
+def test_the_ways_of_a_gpu_machine(tmp_path, monkeypatch):
+    """With scripted programs: forecasts beside what a table says, the planner's choice, the table to commit."""
+    import planning
+    import report
+    import running
+    import speed
+    import stages
+
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "llama-bench"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{scripted_bench.__file__}" "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("SCRIPTED_WHOLE", json.dumps({"n_vocab": 8192, "n_expert": 64}))
+    machine = load_profile("rtx4090-256gb")
+
+    taken = {"mib": 0}
+
+    @contextmanager
+    def less_free(proof, mib):
+        free = round(mib) + taken["mib"]
+        yield replace(machine, gpus=tuple(replace(card, free_mib=free) for card in machine.gpus))
+
+    monkeypatch.setattr(planning, "less_free", less_free)
+    by_fit = Settings(ctx_size=8192, n_gpu_layers=999, n_cpu_moe=6)
+    monkeypatch.setattr(planning, "fitted", lambda *_: by_fit)
+    ran = running.Ran(ran=True, no_memory=False, code=0, last="")
+    monkeypatch.setattr(planning, "try_to_run", lambda *_: ran)
+    options = {"layers": 20, "budget": 60, "plans": 2, "refused": 2, "small": 1, "seed": 1}
+    proof = stages.Proof(Build(folder, "cuda", "scripted", {"files": {}}), machine, tmp_path / "out", options)
+    proof.folder.mkdir()
+    every = (planning.OOM, speed.SPEED, planning.PLANNER)
+    ledger = Ledger(proof.folder, {"code": "a"})
+    stages.run_stage(speed.SPEED, proof, ledger, 0.0)
+    assert not ledger.rows("speed")  # its time was over before anything was begun
+    monkeypatch.setattr(speed, "_SMALL_PROMPT", speed._PROMPT)  # it takes no time here
+    for stage in every:
+        taken["mib"] = 1500 if stage is planning.PLANNER else 0  # CUDA itself, margins and buffers
+        assert stages.run_stage(stage, proof, ledger, 300), ledger.rows(stage.name)
+    cases = [case for row in ledger.rows("speed").values() for case in row["cases"]]
+    assert {case["kind"] for case in cases} == {"decode", "prefill"}
+    assert max(case["error"] for case in cases if case["kind"] == "decode") < 0.06
+    assert max(case["error"] for case in cases if case["kind"] == "prefill") < 0.25
+    assert all(row["of_best"] >= 0.98 for row in ledger.rows("planner").values())
+    refused = [row for key, row in ledger.rows("oom").items() if key.startswith("refused")]
+    assert all(0.02 <= row["lacks"] <= 0.10 for row in refused)
+    assert not report.write_report(proof, ledger, every)  # the scripted program runs what lacks memory
+    table = report.table_path(tmp_path, machine)
+    report.write_table(table, proof, ledger, every)
+    text = table.read_text()
+    assert table.name == "1-x-nvidia-geforce-rtx-4090.md"
+    assert "| oom: plans that fit, and ran | 2 of 2 | all | met |" in text
+    assert "refused by 2 to 10 %, and ran all the same | 2 of 2 | none | MISSED |" in text
+    assert "backend cuda" in text
+    assert len(text.splitlines()) < 40
 
 
 @pytest.mark.soak

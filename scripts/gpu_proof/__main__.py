@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from ledger import Ledger, code_identity
 from memory import GHOSTS, MEMORY
 from planning import OOM, PLANNER
-from report import describe, write_report
+from report import describe, table_path, write_report, write_table
 from speed import SPEED
 from stages import Proof, Stage, run_stage
 from trial_models import run_folder
@@ -53,6 +53,7 @@ REPOSITORY = Path(__file__).parents[2]
 def main(argv: list[str] | None = None) -> int:
     """Run the stages; return 0 if all are complete and no target is missed, 1 otherwise."""
     args = _arguments(argv)
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs as the driver's own list has them
     try:
         return _prove(args)
     except KimiNbError as error:
@@ -79,6 +80,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         text = f"{about} (default: {number})"
         parser.add_argument(f"--{name}", type=int, default=number, metavar="N", help=text)
     parser.add_argument("--small", action="store_true", help="run small models, to try the script itself")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="where the table goes that is to be committed (default: docs/proofs/ and the GPUs' name)",
+    )
     parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "gpu-proof", metavar="DIR")
     args = parser.parse_args(argv)
     unknown = set(args.stages.split(",")) - set(names)
@@ -110,7 +117,11 @@ def _prove(args: argparse.Namespace) -> int:
         shutil.rmtree(run_folder(proof), ignore_errors=True)
     else:
         print(f"what the next call runs again stays in {run_folder(proof)}")
-    print(f"the table: {ledger.folder / 'proof.md'}")
+    print(f"every row: {ledger.folder / 'proof.md'}")
+    table = args.table or (table_path(REPOSITORY, machine) if machine.usable_gpus else None)
+    if table is not None:
+        write_table(table, proof, ledger, STAGES)
+        print(f"the table, to be committed: {table}")
     return 0 if complete and met else 1
 
 

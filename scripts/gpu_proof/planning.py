@@ -107,16 +107,23 @@ def _planner_figures(rows: Sequence[Row]) -> list[Figure]:
     good = [row for row in rows if row.get("of_best")]
     if not good:
         return [Figure("planner's choice", "no row", "-", None)]
-    least, beside = min(row["of_best"] for row in good), min(row["of_fit"] for row in good)
-    spread = max(row["spread"] for row in good)
+    # What is measured to be slower by no more than measurements differ among themselves is as fast.
+    worst = min(good, key=lambda row: row["of_best"] - min(_OF_BEST, 1 - row["spread"]))
+    behind = min(good, key=lambda row: row["of_fit"] - (_OF_FIT - row["spread"]))
+    most, least = min(_OF_BEST, 1 - worst["spread"]), _OF_FIT - behind["spread"]
     return [
         Figure(
-            f"least share of the grid's best (spread {spread:.1%})",
-            f"{least:.1%}",
-            f">= {_OF_BEST:.0%}",
-            least >= _OF_BEST,
+            f"worst share of the grid's best (98 %; its spread {worst['spread']:.1%})",
+            f"{worst['of_best']:.1%}",
+            f">= {most:.1%}",
+            worst["of_best"] >= most,
         ),
-        Figure("least share of --fit's", f"{beside:.1%}", f">= {_OF_FIT:.0%}", beside >= _OF_FIT),
+        Figure(
+            f"worst share of --fit's (its spread {behind['spread']:.1%})",
+            f"{behind['of_fit']:.1%}",
+            f">= {least:.1%}",
+            behind["of_fit"] >= least,
+        ),
     ]
 
 
@@ -142,7 +149,7 @@ def _oom_tasks(proof: Proof) -> Iterator[tuple[str, Callable[[], Row]]]:
         for number in range(count):
             chance = random.Random(f"{kind} {proof.options['seed']} {number}")  # noqa: S311 - no secrets
             # What is assumed for CUDA itself must be small beside the 2 per cent that are to be lacking.
-            quants_of, least = (("TQ1", "Q2K", "Q4K"), 2) if kind == "fits" else (("Q2K", "Q4K"), 4)
+            quants_of, least = (("TQ1", "IQ1M", "Q2K", "Q4K"), 2) if kind == "fits" else (("Q2K", "Q4K"), 4)
             quant, layers = chance.choice(quants_of), chance.randint(least, 4)
             row = fits_row if kind == "fits" else refused_row
             trials.append((quant, layers, f"{kind} {number}", partial(row, proof, quant, layers, chance)))

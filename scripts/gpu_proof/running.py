@@ -99,8 +99,9 @@ def _run(proof: Proof, program: str, words: Sequence[str]) -> tuple[str, str, in
     )
     with process:
         try:
-            out, err = process.communicate(timeout=_PATIENCE_S)
+            out, err = process.communicate(timeout=min(_PATIENCE_S, proof.left_s()))
         except subprocess.TimeoutExpired as error:
+            proof.left_s()
             raise RehearsalError(
                 "KNB868", f"{program} does not end", why=f"{_PATIENCE_S:.0f} s have passed", fix="Try again."
             ) from error

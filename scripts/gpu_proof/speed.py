@@ -7,7 +7,7 @@ import statistics
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stages import Figure, Proof, Stage
+from stages import Figure, OutOfTime, Proof, Stage
 from trial_models import trial_model
 
 from kimi_nb.files import write_json
@@ -15,8 +15,10 @@ from kimi_nb.plan import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from kimi_nb.model import Model
+    from kimi_nb.rehearse.bench import BenchRow, BenchTests
 
 __all__ = ["SPEED", "decode_tok_s", "profile_of", "quants"]
 
@@ -24,6 +26,7 @@ Row = dict[str, Any]
 QUANTS = ("TQ1", "Q2K")
 #: Allowed error: median and worst, or the spread of the measurements where that is larger.
 TARGETS = {"decode": (0.05, 0.12), "prefill": (0.10, 0.25)}
+_LEAST_BUDGET = 60.0
 _PROMPT, _WRITTEN, _RUNS = 2048, 32, 5
 _SMALL_PROMPT, _SMALL_WRITTEN, _SMALL_RUNS = 64, 4, 2
 
@@ -38,8 +41,10 @@ def profile_of(proof: Proof, quant: str, model: Model) -> Any:
         found = Profile.from_dict(json.loads(path.read_text(encoding="utf-8")))
         if found.model.n_expert == model.expert_count:
             return found
-    budget = proof.options["budget"]
-    print(f"  rehearsing {quant} for {budget} s", flush=True)
+    budget = min(proof.options["budget"], proof.left_s())
+    if budget < min(_LEAST_BUDGET, proof.options["budget"]):
+        raise OutOfTime
+    print(f"  rehearsing {quant} for {budget:.0f} s", flush=True)
     profile = rehearse(model, proof.machine, budget_s=budget, build=proof.build)
     write_json(path, profile.to_dict())
     return profile
@@ -76,7 +81,7 @@ def _tasks(proof: Proof) -> Iterator[tuple[str, Callable[[], Row]]]:
 def speed_row(proof: Proof, quant: str, settings: Settings) -> Row:
     """Measure one way to run the trial model, on all and on half of the cores, and set forecasts beside."""
     from kimi_nb.plan.speed import forecast
-    from kimi_nb.rehearse.bench import BenchTests, run_bench
+    from kimi_nb.rehearse.bench import BenchTests
 
     model, path = trial_model(proof, quant)
     profile = profile_of(proof, quant, model)
@@ -89,7 +94,7 @@ def speed_row(proof: Proof, quant: str, settings: Settings) -> Row:
         repetitions=_SMALL_RUNS if small else _RUNS,
     )
     cases = []
-    for row in run_bench(proof.build, path, settings, tests):
+    for row in _all_rows(proof, path, settings, tests):
         kind = "decode" if row.written_tokens else "prefill"
         rates = [(row.written_tokens or row.prompt_tokens) / ms * 1000 for ms in row.samples_ms]
         told = forecast(model, settings.replace(threads=row.threads), proof.machine, profile)
@@ -152,15 +157,29 @@ def decode_tok_s(
     proof: Proof, path: Any, settings: Settings, threads: Sequence[int]
 ) -> dict[int, list[float]]:
     """Return the rates of several runs of writing, by the number of threads."""
-    from kimi_nb.rehearse.bench import BenchTests, run_bench
+    from kimi_nb.rehearse.bench import BenchTests
 
     written = _SMALL_WRITTEN if proof.options["small"] else _WRITTEN
     runs = _SMALL_RUNS if proof.options["small"] else _RUNS
     tests = BenchTests(threads=tuple(threads), writes=(written,), repetitions=runs)
     return {
         row.threads: [written / ms * 1000 for ms in row.samples_ms]
-        for row in run_bench(proof.build, path, settings, tests)
+        for row in _all_rows(proof, path, settings, tests)
     }
+
+
+def _all_rows(proof: Proof, path: Path, settings: Settings, tests: BenchTests) -> list[BenchRow]:
+    """Run llama-bench to its end, or not at all: a part of its rows is of no use.
+
+    Raises:
+        OutOfTime: The stage's time was over before.
+    """
+    from kimi_nb.rehearse.bench import run_bench
+
+    found = list(run_bench(proof.build, path, settings, tests, deadline=proof.deadline))
+    if len(found) < len(tests.threads) * (len(tests.prompts) + len(tests.writes)):
+        raise OutOfTime
+    return found
 
 
 SPEED = Stage(

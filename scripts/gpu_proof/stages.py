@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
     from kimi_nb.engine import Build
     from kimi_nb.machine import Machine
 
-__all__ = ["Figure", "Proof", "Stage", "run_stage"]
+__all__ = ["Figure", "OutOfTime", "Proof", "Stage", "run_stage"]
 
 Row = dict[str, Any]
+
+
+class OutOfTime(Exception):  # noqa: N818 - it is no error: the next call goes on
+    """The stage's time is up; what was begun is given up."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,25 @@ class Proof:
         machine: The machine, as probed; without its GPUs where the backend is the processor.
         folder: For files that a stage makes, such as a model to run.
         options: Numbers of rows and the like, from the command line.
+        deadline: When the stage that runs must end, on :func:`time.monotonic`'s clock.
     """
 
     build: Build
     machine: Machine
     folder: Path
     options: dict[str, int]
+    deadline: float = math.inf
+
+    def left_s(self) -> float:
+        """Return the seconds that are left.
+
+        Raises:
+            OutOfTime: None are.
+        """
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise OutOfTime
+        return left
 
 
 @dataclass(frozen=True)
@@ -73,21 +91,23 @@ class Stage:
 def run_stage(stage: Stage, proof: Proof, ledger: Ledger, limit_s: float) -> bool:
     """Get the rows that are missing; return whether all are there now.
 
-    A row that ended in an error is tried again by the next call. What runs when the time is up is waited for:
-    every call has a time limit of its own.
+    A row that ended in an error is tried again by the next call. What runs when the time is up is ended, and
+    begun again by the next call; only a file that is being written is written to its end.
     """
-    deadline = time.monotonic() + limit_s
+    proof = replace(proof, deadline=time.monotonic() + limit_s)
     done = {key for key, row in ledger.rows(stage.name).items() if "error" not in row}
     stage.setup(proof)
     todo = [(key, call) for key, call in stage.tasks(proof) if key not in done]
     print(f"{stage.name}: {len(done)} rows there, {len(todo)} to get", flush=True)
 
     def get(key: str, call: Callable[[], Row]) -> None:
-        if time.monotonic() > deadline:
+        if time.monotonic() > proof.deadline:
             return
         started = time.monotonic()
         try:
             row = call()
+        except OutOfTime:
+            return
         except Exception as error:  # noqa: BLE001 - nobody is there: one row must not cost the others
             row = {"error": f"{type(error).__name__}: {error}"}
         seconds = time.monotonic() - started

@@ -17,7 +17,7 @@ from kimi_nb.model import read_header
 from kimi_nb.model.header_only import SUFFIX
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-from header_models import ORACLE_MODELS, ModelShape
+from header_models import ORACLE_MODELS, ModelShape, kimi_types
 
 if TYPE_CHECKING:
     from stages import Proof
@@ -28,6 +28,8 @@ __all__ = ["full_header", "run_folder", "trial_model"]
 
 _MIB = 1 << 20
 _DISK_SHARE, _MEMORY_SHARE = 0.6, 0.4
+#: Beside the oracle's: experts of a type that CUDA has to unpack while a prompt is read.
+_SHAPES = ORACLE_MODELS | {"IQ1M": ModelShape(types=kimi_types("Q4_K", "IQ1_M", "IQ1_M", "Q6_K"))}
 _EXPERTS = (384, 256, 192, 128, 96, 64, 32)
 #: For machines without a GPU: the same architecture at a size that a laptop runs in seconds.
 _SMALL: dict[str, Any] = {
@@ -50,7 +52,7 @@ def run_folder(proof: Proof) -> Path:
 
 def full_header(proof: Proof, quant: str, *, n_layer: int = 61, n_expert: int = 384) -> Model:
     """Return the header of Kimi's shape in one quant, with so many layers and experts."""
-    shape = replace(ORACLE_MODELS[quant], n_layer=n_layer, n_expert=n_expert)
+    shape = replace(_SHAPES[quant], n_layer=n_layer, n_expert=n_expert)
     if proof.options["small"]:
         shape = ModelShape(**{**_SMALL, "n_layer": n_layer, "types": shape.types})
     with tempfile.TemporaryDirectory() as folder:
