@@ -56,7 +56,7 @@ def grid(here, n_layer, ctx_size, kinds=("f16",)):
 
 def fits(model, settings, here):
     report = memory_report(model, settings, here, extras=LIMITS.extras)
-    return report if min(left_mib(report, LIMITS).values()) >= 0 else None
+    return report if min(left_mib(report, Limits.usual(here)).values()) >= 0 else None
 
 
 def random_machine(chance, model):
