@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from gguf_bytes import gguf, key, tensor
 from header_models import ORACLE_MODELS
 
 from kimi_nb.cli import main
@@ -202,3 +203,32 @@ def test_the_real_server_knows_every_argument_of_a_gpu_s_plan(build, tmp_path, n
     settings = plan.settings.replace(device=None, tensor_split=None, threads=1, threads_batch=1, cache_ram=0)
     with LlamaServer(nano_path(), settings=settings) as server:
         assert server.state == "ready"
+
+
+def test_the_vision_part_is_counted(tmp_path, capsys):
+    path = tmp_path / "mmproj.gguf"
+    parts = [tensor("v.patch_embd.weight", (1024, 1 << 19), 1, 0)]
+    path.write_bytes(gguf([key("general.architecture", "str", "clip")], parts))
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size + (1 << 30) + 4096)  # a hole for the weights
+    words = ["estimate", "--gguf", str(nano_path()), "--ctx", "4096", "--gpus", "24000", "--json"]
+    found = []
+    for more in ([], ["--mmproj", str(path)], ["--mmproj", str(path), "--no-mmproj-offload"]):
+        assert main([*words, *more]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    without, on_gpu, on_host = found
+    assert on_gpu["devices"][0]["needed_mib"] - without["devices"][0]["needed_mib"] == pytest.approx(
+        1024, abs=1
+    )
+    assert on_host["host"]["needed_mib"] - without["host"]["needed_mib"] == pytest.approx(1024, abs=1)
+    code, said = document(
+        capsys, "--model", "kimi-k2.5", "--machine", "h100-80gb", "--offline", "--mmproj", str(path)
+    )
+    assert code == 0
+    assert said["plan"]["argv"][said["plan"]["argv"].index("--mmproj") + 1] == str(path)
+    assert said["plan"]["limits"]["mmproj_mib"] == pytest.approx(1024, abs=1)
+    assert said["plan"]["devices"][0]["extra_mib"] > 1700
+    assert any("vision part" in text for text in said["plan"]["warnings"])
+    for wrong, id_ in ((nano_path(), "KNB352"), (tmp_path / "none.gguf", "KNB330")):
+        assert main([*words[:-1], "--mmproj", str(wrong)]) in {1, 2}
+        assert id_ in capsys.readouterr().err

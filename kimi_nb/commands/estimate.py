@@ -59,8 +59,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print what each device must hold; return 1 if that does not fit."""
     from kimi_nb.machine import machine_named, probe
+    from kimi_nb.model.vision import vision_mib
     from kimi_nb.plan.arguments import read_settings
-    from kimi_nb.plan.memory_verdict import memory_report
+    from kimi_nb.plan.memory_verdict import Extras, memory_report
     from kimi_nb.plan.speed import forecast
     from kimi_nb.plan.text import report_lines
     from kimi_nb.rehearse.saved import find_profile
@@ -72,7 +73,8 @@ def main(args: argparse.Namespace) -> int:
     if args.gpus is not None:
         machine = _with_gpus(machine, args.gpus)
     model = _model(args)
-    report = memory_report(model, settings, machine)
+    extras = Extras(mmproj_mib=vision_mib(settings.mmproj))
+    report = memory_report(model, settings, machine, extras=extras)
     speed = forecast(model, settings, machine, find_profile(model, machine), report=report)
     told: dict[str, Any] = {
         "settings": settings.to_dict(),

@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--ctx", metavar="N", type=int, help="tokens of context; default: a usual one that fits")
     add("--objective", choices=OBJECTIVES, default="decode", help="what counts most; default: decode")
     add("--parallel", metavar="N", type=int, default=1, help="requests to answer at once; default: 1")
+    add("--mmproj", metavar="FILE", type=Path, help="the vision part, to be counted and started as well")
     add("--machine", metavar="FILE", help="a saved machine or a shipped profile (default: this one)")
     add("--keep-gpu-mib", metavar="N", type=float, help=_GPU)
     add("--keep-ram-mib", metavar="N", type=float, help=_RAM)
@@ -75,6 +76,7 @@ def _saved(args: argparse.Namespace) -> PlanResult:
 def _made(args: argparse.Namespace) -> PlanResult:
     from kimi_nb.machine import machine_named, probe
     from kimi_nb.model.candidates import with_real_header
+    from kimi_nb.model.vision import vision_mib
     from kimi_nb.plan.limits import Limits
     from kimi_nb.plan.planner import make_plan
     from kimi_nb.rehearse.saved import find_profile
@@ -87,8 +89,12 @@ def _made(args: argparse.Namespace) -> PlanResult:
         objective=args.objective,
         ctx_size=args.ctx,
         limits=Limits.usual(
-            machine, gpu_keep_free_mib=args.keep_gpu_mib, host_keep_free_mib=args.keep_ram_mib
+            machine,
+            gpu_keep_free_mib=args.keep_gpu_mib,
+            host_keep_free_mib=args.keep_ram_mib,
+            mmproj_mib=vision_mib(args.mmproj),
         ),
+        mmproj=args.mmproj and str(args.mmproj),
         profile=lambda model: find_profile(model, machine),
         parallel=args.parallel,
         others=others,

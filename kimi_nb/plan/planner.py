@@ -79,6 +79,7 @@ def make_plan(  # noqa: PLR0913 - every argument but the first two has a default
     parallel: int = 1,
     others: Sequence[Candidate] = (),
     exact: Callable[[Candidate], Candidate] | None = None,
+    mmproj: str | None = None,
 ) -> PlanResult:
     """Plan how to run one of ``models`` on a machine.
 
@@ -95,6 +96,7 @@ def make_plan(  # noqa: PLR0913 - every argument but the first two has a default
         others: Other quants, to name one that would fit where none of ``models`` does.
         exact: Gets a chosen candidate whose header is a stand-in, and returns it with its own
             (:func:`kimi_nb.model.candidates.with_real_header`), if it can.
+        mmproj: The file of the vision part; ``limits`` says what it takes.
 
     Raises:
         UsageError: KNB378, an argument is out of range.
@@ -103,7 +105,7 @@ def make_plan(  # noqa: PLR0913 - every argument but the first two has a default
     listed = _candidates(models)
     limits = limits or Limits.usual(machine)
     _check(listed, objective, ctx_size, parallel, limits)
-    planning = Planning(machine, objective, ctx_size, limits, profile, parallel)
+    planning = Planning(machine, objective, ctx_size, limits, profile, parallel, mmproj)
     return planning.result(listed, others, exact)
 
 
@@ -146,6 +148,7 @@ class Planning:
     limits: Limits
     profile: Profile | Callable[[Model], Profile | None] | None
     parallel: int
+    mmproj: str | None = None
 
     def result(
         self,
@@ -239,7 +242,7 @@ class Planning:
         profile = self.profile(candidate.model) if callable(self.profile) else self.profile
         if profile is not None and mismatch(profile, candidate.model) is not None:
             profile = None
-        return Search(candidate.model, self.machine, self.limits, profile, self.parallel)
+        return Search(candidate.model, self.machine, self.limits, profile, self.parallel, self.mmproj)
 
     def quickly(self, candidate: Candidate) -> Choice | None:
         """Return nearly the best option for one candidate, in a few milliseconds."""

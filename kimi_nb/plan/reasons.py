@@ -85,6 +85,11 @@ def warnings(choice: Choice, planning: Planning) -> list[str]:
             f"the cache keeps {option.settings.cache_type_k} values instead of 16 bits, which can cost some"
             " quality in long contexts."
         )
+    if option.settings.mmproj:
+        found.append(
+            f"the vision part is counted with its {gib(planning.limits.mmproj_mib)} of weights; what it needs"
+            " while it looks at a picture comes on top."
+        )
     if option.report.gpus and not choice.search.whole(option):
         found.append(
             f"only {option.settings.n_gpu_layers} of {choice.search.weights.n_layer_all + 1} layers find room"

@@ -93,10 +93,17 @@ class Search:
         limits: What must be left free.
         profile: What was measured there.
         parallel: How many requests are to be answered at once.
+        mmproj: The file of the vision part.
     """
 
     def __init__(
-        self, model: Model, machine: Machine, limits: Limits, profile: Profile | None, parallel: int = 1
+        self,
+        model: Model,
+        machine: Machine,
+        limits: Limits,
+        profile: Profile | None,
+        parallel: int = 1,
+        mmproj: str | None = None,
     ) -> None:
         self.model = model
         self.machine = machine
@@ -106,7 +113,11 @@ class Search:
         self._gpus = rooms(machine)
         self._metal = machine.unified
         self._starts: dict[tuple[tuple[str, ...], bool | None, int], Filling] = {}
-        self._slots = {"parallel": parallel, **({"kv_unified": True} if parallel > 1 else {})}
+        self._wishes = {
+            "parallel": parallel,
+            "mmproj": mmproj,
+            **({"kv_unified": True} if parallel > 1 else {}),
+        }
 
     def options(self, ctx_size: int, *, quick: bool = False) -> list[Option]:
         """Return the options that fit with a context of ``ctx_size`` tokens.
@@ -187,7 +198,7 @@ class Search:
             op_offload=offload,
             load_mode="mmap",
             cache_ram=0,
-            **self._slots,  # type: ignore[arg-type] # a number and a truth value, each of its own setting
+            **self._wishes,  # type: ignore[arg-type] # each has the type of its setting
         )
 
     # -- on GPUs

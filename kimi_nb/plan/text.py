@@ -95,7 +95,7 @@ def report_lines(report: MemoryReport, forecast: Forecast | None) -> list[str]:
     ]
     other = "the server's cache of finished prompts (--cache-ram)"
     if report.gpus:
-        other = f"CUDA itself and what its kernels borrow; on the host {other}"
+        other = f"CUDA itself, what its kernels borrow, a vision part; on the host {other}"
     lines += _wrapped(f"(other, which llama.cpp does not count: {other})", "")
     if host.evictable_mib:
         mapped = f"{host.evictable_mib:,} MiB of the host's model are pages of the file"
