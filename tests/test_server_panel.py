@@ -94,9 +94,10 @@ def test_started_asked_and_stopped(panel):
         assert chat.ask("Say hello.", max_tokens=8).usage
     assert heard == [panel.engine]
     panel.update()
-    slots = n.find(shown(panel), "bar", label="Slots")
-    assert slots["said"] == "0 of 2 in use, 2,048 tokens of context each"
-    assert "tokens written so far" in n.find(shown(panel), "text", key="written")["text"]
+    slots = n.find(shown(panel), "fact", label="Slots in use")
+    assert (slots["value"], slots["said"]) == ("0 of 2", "2,048 tokens of context each")
+    assert n.find(shown(panel), "fact", label="Now")["value"] == "idle"
+    assert "tokens" in n.find(shown(panel), "fact", label="Written so far")["value"]
     ram = n.find(shown(panel), "bar", label="llama-server's RAM")
     resident = psutil.Process(panel._server.pid).memory_info().rss / 2**20
     assert sum(part[2] for part in ram["parts"]) == pytest.approx(resident, rel=0.2)

@@ -9,8 +9,9 @@ from kimi_nb.errors import UsageError
 
 if TYPE_CHECKING:
     from kimi_nb.plan import Settings
+    from kimi_nb.plan.record import PlannedModel
 
-__all__ = ["planned"]
+__all__ = ["place_of", "planned"]
 
 
 def planned(file: Path, model: str | None = None, changes: Settings | None = None) -> tuple[str, Settings]:
@@ -31,19 +32,28 @@ def planned(file: Path, model: str | None = None, changes: Settings | None = Non
 
     plan = Plan.load(file)
     settings = plan.settings if changes is None else plan.settings.replace(**changes.to_dict())
-    return model or _here(plan.model.key, plan.model.quant, plan.model.repo, plan.model.file), settings
+    return model or place_of(plan.model), settings
 
 
-def _here(key: str | None, quant: str, repo: str | None, file: str) -> str:
-    """Return where a model lies: as planned, or where it was downloaded to since."""
+def place_of(model: PlannedModel, folder: Path | None = None) -> str:
+    """Return where a planned model lies: ``nano``, or its file, as planned or as downloaded since.
+
+    Args:
+        model: As the plan says.
+        folder: The models folder; :func:`kimi_nb.files.models_home` by default.
+
+    Raises:
+        UsageError: KNB540, it is not on this machine.
+    """
     from kimi_nb.engine.download import first_shard
     from kimi_nb.engine.fetch.shelf import Shelf
 
+    key, quant, repo, file = model.key, model.quant, model.repo, model.file
     if key == "nano":
         return "nano"
     if Path(file).is_file():
         return file
-    known = Shelf().find(repo, quant) if repo is not None else None
+    known = Shelf(folder).find(repo, quant) if repo is not None else None
     if known is not None and known.complete:
         return str(first_shard(known))
     fetch = (

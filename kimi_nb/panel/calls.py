@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from kimi_nb.engine.endpoint import EngineKind
     from kimi_nb.machine import Machine
     from kimi_nb.panel.chat_panel import ChatPanel
+    from kimi_nb.panel.dashboard_panel import Dashboard
     from kimi_nb.panel.download_panel import DownloadPanel
     from kimi_nb.panel.plan_panel import PlanPanel
     from kimi_nb.panel.server_panel import ServerPanel
     from kimi_nb.panel.server_source import Planning
     from kimi_nb.plan import Settings
 
-__all__ = ["chat", "download", "plan", "server"]
+__all__ = ["chat", "dashboard", "download", "plan", "server"]
 
 
 def chat(  # noqa: PLR0913 - all but the engine are named in the call
@@ -128,3 +129,46 @@ def server(
     from kimi_nb.panel.server_panel import ServerPanel
 
     return ServerPanel(source, settings=settings, name=name)
+
+
+def dashboard(
+    model: str | Path = "nano",
+    quant: str | None = None,
+    *,
+    machine: str | Path | Machine | None = None,
+    saved: str | Path | None = None,
+    settings: Settings | None = None,
+    folder: str | Path | None = None,
+    endpoint: str | None = None,
+    tools: Sequence[Any] = (),
+) -> Dashboard:
+    """Show all four panels behind tabs; what is chosen in one is used by the next.
+
+    The download panel follows the plan's model, the server panel serves the plan from where the download put
+    its files, and the chat panel talks to that server.
+
+    Args:
+        model: A key of the catalogue, such as ``kimi-k2.5``, ``nano``, or a GGUF file.
+        quant: Which quant of the catalogue's model; its first by default.
+        machine: A profile's name, a saved machine or its file; this machine by default.
+        saved: A plan that was saved before, to start from; it says which model.
+        settings: What the server is to be run with, whatever the plan says.
+        folder: The models folder; :func:`kimi_nb.files.models_home` by default.
+        endpoint: The Hub; ``HF_ENDPOINT`` or the public one by default.
+        tools: Tools of your own for the chat.
+
+    Raises:
+        UsageError: There is no such machine, or what was saved is no plan, or a tool cannot be one.
+    """
+    from kimi_nb.panel.dashboard_panel import Dashboard
+
+    return Dashboard(
+        model,
+        quant,
+        machine=machine,
+        saved=saved,
+        settings=settings,
+        folder=folder,
+        endpoint=endpoint,
+        tools=tools,
+    )

@@ -140,6 +140,18 @@ class PlanPanel(JobPanel):
         """The settings that the panel shows; raises as :attr:`computed` does."""
         return self.computed.settings
 
+    @property
+    def planned_model(self) -> PlannedModel:
+        """The model that the panel shows; raises as :attr:`computed` does."""
+        with self._lock:
+            return PlannedModel.of(candidate_of(self._shown(), *self._what[:2]))
+
+    @property
+    def alias(self) -> str:
+        """What a server is to call the model; raises as :attr:`computed` does."""
+        with self._lock:
+            return self._shown().alias
+
     def wait(self, timeout_s: float | None = None) -> PlanPanel:
         """Wait until what is under way has ended: reading the header, planning, verifying, rehearsing."""
         for thread in (self._loading, self._working):

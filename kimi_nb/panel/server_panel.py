@@ -35,7 +35,7 @@ __all__ = ["ServerPanel"]
 
 _HERE = "here"
 _LOG_LINES = 4000
-_STARTING_EVERY_S, _RUNNING_EVERY_S, _GPU_EVERY = 0.4, 1.0, 5
+_STARTING_EVERY_S, _BUSY_EVERY_S, _IDLE_EVERY_S, _GPU_EVERY = 0.4, 1.0, 2.0, 5
 _UP = {ServerState.READY, ServerState.DEGRADED}
 
 #: The servers that panels of this kernel started. A cell that is run again shows the newest that runs.
@@ -56,6 +56,8 @@ class ServerPanel(Panel):
     ) -> None:
         self._planning = None if isinstance(source, str | Path) else source
         self._changes = settings
+        #: Where downloads go, if not where they usually do.
+        self.models_folder: Path | None = None
         self._server: LlamaServer | NamedServer | None = None
         self._own: LlamaServer | None = None
         self._plans: dict[int, tuple[MemoryReport | None, str]] = {}
@@ -80,12 +82,12 @@ class ServerPanel(Panel):
         given = sources.source_of(source)
         super().__init__({**choices, **given, "server": _HERE, "search": ""})
         up = [server for server in _ours if not server.down]
-        if up and (given["source"] == sources.NANO or str(up[-1].model) == str(given.get("file", ""))):
+        if up and (given["source"] in {sources.NANO, sources.PANEL} or self._is_wanted(up[-1])):
             self._own = up[-1]
             self._show(self._own)
         self.update()
         if isinstance(self._planning, traitlets.HasTraits):
-            self._planning.observe(lambda _change: self._pulse.wake(), "view")
+            self._planning.observe(lambda _change: self.look_soon(), "view")
 
     # What it shows
 
@@ -98,7 +100,9 @@ class ServerPanel(Panel):
         """
         if self._server is None:
             why = "none has been started"
-            raise ServerError("KNB533", "the server does not run", why=why, fix="Press Start first.")
+            raise ServerError(
+                "KNB533", "the server does not run", why=why, fix="Press Start in the server panel."
+            )
         return self._server.engine
 
     @property
@@ -113,6 +117,10 @@ class ServerPanel(Panel):
             working.join(timeout_s)
         self.update()
         return self
+
+    def look_soon(self) -> None:
+        """Have the server looked at, and what is chosen elsewhere; return at once, whatever lock is held."""
+        self._pulse.wake()
 
     def update(self) -> None:
         """Look at the server now, and show it."""
@@ -129,7 +137,9 @@ class ServerPanel(Panel):
         with self._lock:
             if self._server is server:
                 self._facts, self._others = facts, others
-        self.refresh()
+            # The messages to a closed tab are kept for it, so there should be none that say nothing new.
+            if self.draw() != self.view["nodes"]:
+                self.refresh()
         answers = server is not None and facts.state in _UP
         try:
             self.served = server.engine if server is not None and answers else None
@@ -143,7 +153,10 @@ class ServerPanel(Panel):
             return 0.0
         if server is None or server.down:
             return None
-        return _RUNNING_EVERY_S if server.state in _UP else _STARTING_EVERY_S
+        if server.state not in _UP:
+            return _STARTING_EVERY_S
+        work = self._facts.work
+        return _IDLE_EVERY_S if work is not None and not work.busy else _BUSY_EVERY_S
 
     def _look(self, server: LlamaServer | NamedServer) -> Facts:
         if isinstance(server, NamedServer):
@@ -199,30 +212,43 @@ class ServerPanel(Panel):
         known = sources.SOURCES if self._planning is not None else sources.SOURCES.keys() - {sources.PANEL}
         if chosen["source"] not in known:
             chosen["source"] = before.get("source", sources.NANO)
-        names = {record.name: record for record in self._others}
-        if chosen["server"] not in {_HERE, *names}:
+        named = {record.name: record for record in self._others}
+        ours = {_of(server): server for server in self._siblings()}
+        if chosen["server"] not in {_HERE, *named, *ours}:
             chosen["server"] = _HERE
         if before and chosen["server"] != before["server"]:
             shown = self._server
+            if chosen["server"] in ours:
+                self._own, chosen["server"] = ours[chosen["server"]], _HERE
             if chosen["server"] == _HERE:
                 self._show(self._own)
             elif not isinstance(shown, NamedServer) or shown.name != chosen["server"]:
-                self._show(NamedServer(names[chosen["server"]]))
+                self._show(NamedServer(named[chosen["server"]]))
         return chosen
+
+    def _siblings(self) -> list[LlamaServer]:
+        """Return the servers that other panels of this kernel started and that run."""
+        return [server for server in _ours if not server.down and server is not self._own]
+
+    def _is_wanted(self, server: LlamaServer) -> bool:
+        try:
+            return self._wanted().path == server.model
+        except KimiNbError:
+            return False
 
     # How it shows it
 
     def draw(self) -> list[Node]:
         """Return the panel as it is now."""
         facts = self._facts
-        choices = n.group("What to serve", self._choices(), key="choices")
+        choices = n.group("What to serve", self._choices(), key="choices", quiet=True)
         server = [*view.state_nodes(facts), n.row(self._buttons(), key="buttons")]
         if self.trouble is not None:
             server.append(n.text(str(self.trouble), tone="bad", live=True, key="trouble"))
         server += [*view.reach_nodes(facts), *view.work_nodes(facts), *view.memory_nodes(facts)]
         return [
             n.heading("Server: start it, watch it, stop it", level=2),
-            n.columns([choices, n.group("The server", server, key="server")]),
+            n.columns([choices, n.group("The server", server, key="server", quiet=True)]),
             *view.log_nodes(facts, str(self.chosen["search"])),
         ]
 
@@ -270,9 +296,12 @@ class ServerPanel(Panel):
             n.number("port", "Port (0: a free one)", port, low=0, high=65535),
         ]
         found.append(n.fold("More", more, key="more"))
-        if self._others:
-            others = [(record.name, f"{record.name}, which serves {record.model}") for record in self._others]
-            which = [(_HERE, "This notebook's own"), *others]
+        others = [
+            *((_of(server), f"{server.alias}, of another panel") for server in self._siblings()),
+            *((record.name, f"{record.name}, which serves {record.model}") for record in self._others),
+        ]
+        if others:
+            which = [(_HERE, "This panel's own"), *others]
             found.append(n.select("server", "Server to show", chosen["server"], which))
         return found
 
@@ -290,7 +319,7 @@ class ServerPanel(Panel):
         ]
 
     def _wanted(self) -> Wanted:
-        return sources.wanted(self.chosen, self._planning, self._changes)
+        return sources.wanted(self.chosen, self._planning, self._changes, self.models_folder)
 
     # Buttons
 
@@ -363,6 +392,11 @@ class ServerPanel(Panel):
         if isinstance(server, NamedServer) and server.name:
             self.update()
             self.choose(server=server.name)
+
+
+def _of(server: LlamaServer) -> str:
+    """Return a name for a server of this kernel; no server on record can have it."""
+    return f"#{server.pid}"
 
 
 def _estimate(want: Wanted, server: LlamaServer | NamedServer) -> tuple[MemoryReport | None, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kimi_nb.engine.planned import planned
+from kimi_nb.engine.planned import place_of, planned
 from kimi_nb.engine.server_command import check_port
 from kimi_nb.errors import UsageError
 from kimi_nb.panel.words import tokens
@@ -14,6 +14,8 @@ from kimi_nb.plan import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from kimi_nb.plan.record import PlannedModel
 
 __all__ = ["FILE", "NANO", "PANEL", "PLAN", "SOURCES", "Planning", "Wanted", "source_of", "wanted"]
 
@@ -35,8 +37,8 @@ class Planning(Protocol):
         """The settings that it shows."""
 
     @property
-    def model_path(self) -> Path:
-        """The file that it plans for."""
+    def planned_model(self) -> PlannedModel:
+        """The model that it plans for."""
 
     @property
     def alias(self) -> str:
@@ -107,13 +109,19 @@ def source_of(given: str | Path | Planning) -> dict[str, str]:
     return {"source": PLAN, "plan": text} if text.endswith(".json") else {"source": FILE, "file": text}
 
 
-def wanted(chosen: Mapping[str, Any], planning: Planning | None, changes: Settings | None) -> Wanted:
+def wanted(
+    chosen: Mapping[str, Any],
+    planning: Planning | None,
+    changes: Settings | None,
+    folder: Path | None = None,
+) -> Wanted:
     """Return what the choices stand for.
 
     Args:
         chosen: The panel's choices.
         planning: The plan panel, where there is one.
         changes: Settings that the call gave; they stand above a plan's.
+        folder: The models folder, where it is not the usual one.
 
     Raises:
         UsageError: KNB970, no file is named; or the plan or a setting cannot be used.
@@ -121,7 +129,7 @@ def wanted(chosen: Mapping[str, Any], planning: Planning | None, changes: Settin
     source, alias = chosen["source"], None
     settings = changes or Settings()
     if source == PANEL and planning is not None:
-        model, alias = str(planning.model_path), planning.alias
+        model, alias = place_of(planning.planned_model, folder), planning.alias
         settings = planning.settings.replace(**(changes.to_dict() if changes else {}))
     elif source == NANO:
         model = NANO

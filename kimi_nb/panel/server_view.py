@@ -162,25 +162,23 @@ def work_nodes(facts: Facts) -> list[Node]:
     work = facts.work
     if work is None:
         words = "It has not answered the last question; it may be reading a long prompt."
-        return [n.group("Work", [n.text(words, tone="quiet", key="speed")], key="work")]
-    said = f"{work.busy} of {work.slots} in use, {tokens(work.slot_ctx)} of context each"
-    free = work.slots - work.busy
-    parts = [("context", f"in use: {work.busy}", float(work.busy)), ("free", f"free: {free}", float(free))]
-    lines = [n.bar("Slots", parts, work.slots, said, tone="good"), n.text(_speed(work), key="speed")]
+        return [n.group("Work", [n.text(words, tone="quiet", key="speed")], key="work", quiet=True)]
+    figures = [
+        n.fact("Slots in use", f"{work.busy} of {work.slots}", f"{tokens(work.slot_ctx)} of context each"),
+        _speed(work),
+    ]
     if work.mean_tok_s is not None:
-        done = (
-            f"{tokens(work.written)} written so far, at {work.mean_tok_s:,.1f} tokens/s an answer on average."
-        )
-        lines.append(n.text(done, tone="quiet", key="written"))
-    return [n.group("Work", lines, key="work")]
+        mean = f"at {work.mean_tok_s:,.1f} tokens/s an answer, on average"
+        figures.append(n.fact("Written so far", tokens(work.written), mean))
+    return [n.group("Work", [n.row(figures, key="figures")], key="work", quiet=True)]
 
 
-def _speed(work: Work) -> str:
+def _speed(work: Work) -> Node:
     if not work.busy:
-        return "Nothing is being answered at the moment."
+        return n.fact("Now", "idle", "nothing is being answered")
     if work.tok_s is not None:
-        return f"Writes {work.tok_s:,.1f} tokens/s now."
-    return "Reads a prompt." if work.reading else "Writes."
+        return n.fact("Now", f"{work.tok_s:,.1f} tokens/s", "all slots together")
+    return n.fact("Now", "reading" if work.reading else "writing", "an answer is under way")
 
 
 def memory_nodes(facts: Facts) -> list[Node]:
