@@ -244,6 +244,8 @@ class DownloadPanel(Panel):
 
     def _facts(self) -> list[Node]:
         again = n.row([n.button("look", "Look again", disabled=self._why_not())], key="look")
+        if self._wrong is not None and not self.chosen["repo"] and self.chosen["source"] == REPO:
+            return [n.text(str(self._wrong), tone="quiet", live=True, key="nothing"), again]
         if self._wrong is not None:
             return [*view.trouble(self._wrong), again]
         if self._plan_trouble is not None:
