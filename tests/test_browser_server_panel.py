@@ -20,8 +20,12 @@ WRITE = """import threading
 from kimi_nb.engine.server_http import ServerHttp
 def write(url=panel.engine.base_url, key=panel.engine.api_key):
     http = ServerHttp(int(url.removesuffix("/v1").rpartition(":")[2]), key)
-    http.ask("/completion", {"prompt": "A story.", "n_predict": 3900, "ignore_eos": True}, timeout_s=60)
-threading.Thread(target=write).start()"""
+    try:
+        while True:  # until it is stopped
+            http.ask("/completion", {"prompt": "A story.", "n_predict": 400, "ignore_eos": True}, timeout_s=60)
+    except OSError:
+        pass
+threading.Thread(target=write, daemon=True).start()"""
 TITLE = "Server: start it, watch it, stop it"
 
 
@@ -45,30 +49,33 @@ def lab(build, nano, tmp_path_factory):
     running.close()
 
 
-@pytest.fixture
-def page(browser):  # noqa: F811 - as above
+@pytest.fixture(scope="module")
+def page(lab, browser):  # noqa: F811 - as above
+    """One page for all tests: opening a notebook takes longer than most of them."""
     opened = browser.new_page(viewport={"width": 1280, "height": 1500})
     opened.set_default_timeout(60_000)
     expect.set_options(timeout=20_000)
-    wrong = []
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.wrong = []
+    opened.on("pageerror", lambda error: opened.wrong.append(str(error)))
+    (cell,) = open_notebook(lab, opened, "server.ipynb")
+    assert cell["errors"] == []
     yield opened
     opened.close()
-    assert wrong == []
 
 
 @pytest.fixture
-def panel(lab, page):
-    """The panel, with nothing running; a cell that is run again shows the server of the test before."""
-    (cell,) = open_notebook(lab, page, "server.ipynb")
-    assert cell["errors"] == []
+def panel(page):
+    """The panel, with nothing running and as it was at first."""
     shown = page.get_by_role("region", name=TITLE)
+    expect(state(shown)).to_be_visible()
     stop = shown.get_by_role("button", name="Stop")
-    expect(shown.get_by_role("status").first).to_be_visible()
     if stop.get_attribute("aria-disabled") == "false":
         stop.click()
         expect(state(shown)).to_have_text("Stopped.")
-    return shown
+        shown.get_by_label("Search the log").fill("")
+    shown.get_by_label("Model", exact=True).select_option("nano, the small model that comes with kimi-nb")
+    yield shown
+    assert page.wrong == []
 
 
 def state(panel):
@@ -211,6 +218,7 @@ def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(lab, page, panel)
     from axe_playwright_python.sync_playwright import Axe
 
     started(panel)
+    in_kernel(page, WRITE)
     page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
     only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
     for look in ("Light", "Dark"):
@@ -220,7 +228,6 @@ def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(lab, page, panel)
         )
         light = "true" if look == "Light" else "false"
         expect(page.locator("body")).to_have_attribute("data-jp-theme-light", light)
-        in_kernel(page, WRITE)
         expect(panel.get_by_text("1 of 2", exact=True)).to_be_visible()
         expect(panel.get_by_text(re.compile(r"^[\d,.]+ tokens/s$"))).to_be_visible()
         for width in (1060, 400):
@@ -239,6 +246,7 @@ def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(lab, page, panel)
             panel.get_by_text("More", exact=True).click()
             panel.get_by_label("Keep it running when this notebook ends").check()
             expect(panel.get_by_label("Name to find it by")).to_be_visible()
+    panel.get_by_label("Keep it running when this notebook ends").uncheck()
 
 
 def screenshot(panel, name):

@@ -294,17 +294,17 @@ def test_whatever_is_sent_it_shows_something(panel):
 
 
 class Slots:
-    """A server of which only the slots are known."""
+    """A server of which only the slots and the counters are known."""
 
     def __init__(self):
-        self.now, self.asked = [], 0
+        self.now, self.total, self.asked = [], 0.0, 0
 
     def slots(self):
         return self.now
 
     def metrics(self):
         self.asked += 1
-        return {"tokens_predicted_total": 100.0, "tokens_predicted_seconds_total": 4.0}
+        return {"tokens_predicted_total": self.total, "tokens_predicted_seconds_total": self.total / 25}
 
 
 def slot(task, decoded, *, busy=True):
@@ -318,18 +318,22 @@ def slot(task, decoded, *, busy=True):
 
 
 def test_speed_is_what_was_written_between_two_looks():
-    server, times = Slots(), iter([10.0, 12.0, 13.0, 14.0, 15.0])
+    server, times = Slots(), iter([10.0, 12.0, 13.0, 13.1, 14.0, 15.0])
     meter = Meter(server, clock=lambda: next(times))
     server.now = [slot(7, 0)]
-    assert meter.look().reading == 1
+    first = meter.look()
+    assert (first.reading, first.tok_s, first.mean_tok_s) == (1, None, None)
     server.now = [slot(7, 30)]
     assert meter.look().tok_s == 15.0
-    server.now = [slot(8, 5)]
-    assert meter.look().tok_s is None  # since when it writes is not known
+    server.now, server.total = [slot(8, 5)], 40.0  # ten more of the one, and five of the next
+    assert meter.look().tok_s == 15.0
+    assert meter.look().tok_s == 15.0  # too soon after the last for a new figure
     assert server.asked == 2
-    server.now = [slot(8, 5, busy=False)]
+    server.now, server.total = [slot(8, 0, busy=False)], 50.0
     last = meter.look()
-    assert (last.busy, last.tok_s, last.written, last.mean_tok_s, server.asked) == (0, None, 100, 25.0, 3)
+    assert (last.busy, last.tok_s, last.written, last.mean_tok_s, server.asked) == (0, None, 50, 25.0, 3)
+    server.now = [slot(9, 20)]
+    assert meter.look().tok_s == 20.0
 
 
 def test_a_pulse_ends_when_there_is_nothing_to_see_and_begins_again():

@@ -66,46 +66,51 @@ class Meter:
     def __init__(self, server: _Server, clock: Callable[[], float] = time.monotonic) -> None:
         self._server = server
         self._clock = clock
-        self._asked = 0.0
-        self._decoded: dict[tuple[int, int], int] = {}
         self._tasks: list[tuple[Any, bool]] | None = None
         self._totals: dict[str, float] = {}
+        self._before: tuple[float, float] | None = None
         self._speed: float | None = None
 
     def look(self) -> Work | None:
         """Return what it does now, or None when it does not answer."""
         try:
             slots = self._server.slots()
-            tasks = [(slot.get("id_task"), bool(slot.get("is_processing"))) for slot in slots]
-            if tasks != self._tasks:
-                self._totals = self._server.metrics()
-                self._tasks = tasks
+            if _tasks(slots) != self._tasks:
+                before, self._totals, slots = _tasks(slots), self._server.metrics(), self._server.slots()
+                self._tasks = _tasks(slots)
+                if self._tasks != before:  # what has just ended may be counted twice, or not at all
+                    self._before = None
         except ServerError:
+            self._before = None
             return None
         busy = [slot for slot in slots if slot.get("is_processing")]
-        written = {(slot["id"], slot.get("id_task", -1)): _decoded(slot) for slot in busy}
+        decoded = [_decoded(slot) for slot in busy]
         seconds = self._totals.get("tokens_predicted_seconds_total", 0.0)
         total = int(self._totals.get("tokens_predicted_total", 0.0))
+        speed = self._rate(total + sum(decoded))
         return Work(
             slots=len(slots),
             busy=len(busy),
             slot_ctx=min((slot.get("n_ctx", 0) for slot in slots), default=0),
-            tok_s=self._rate(written),
-            reading=sum(count == 0 for count in written.values()),
+            tok_s=speed if busy else None,
+            reading=decoded.count(0),
             written=total,
             mean_tok_s=total / seconds if seconds > 1e-3 else None,  # noqa: PLR2004 - nothing was timed yet
         )
 
-    def _rate(self, decoded: dict[tuple[int, int], int]) -> float | None:
+    def _rate(self, written: float) -> float | None:
+        """Return the speed since the look before; ``written`` counts what is not finished too."""
         now = self._clock()
-        passed = now - self._asked
-        if decoded and passed < _SHORTEST_S:
+        if self._before is not None and now - self._before[0] < _SHORTEST_S:
             return self._speed  # asked twice at once, which tells nothing new
-        fresh = sum(count - self._decoded.get(which, 0) for which, count in decoded.items())
-        known = any(which in self._decoded for which in decoded)
-        self._asked, self._decoded = now, decoded
-        self._speed = fresh / passed if known and fresh > 0 else None
+        before, self._before = self._before, (now, written)
+        fresh = written - before[1] if before is not None else 0.0
+        self._speed = fresh / (now - before[0]) if before is not None and fresh > 0 else None
         return self._speed
+
+
+def _tasks(slots: list[dict[str, Any]]) -> list[tuple[Any, bool]]:
+    return [(slot.get("id_task"), bool(slot.get("is_processing"))) for slot in slots]
 
 
 def _decoded(slot: dict[str, Any]) -> int:
