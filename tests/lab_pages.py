@@ -122,3 +122,12 @@ def browser():
         )
         yield running
         running.close()
+
+
+def save_screenshot(page, panel, name):
+    """Keep a picture for the README, where KIMI_NB_SCREENSHOTS names a folder for it."""
+    if shots := os.environ.get("KIMI_NB_SCREENSHOTS"):
+        Path(shots).mkdir(parents=True, exist_ok=True)
+        page.set_viewport_size({"width": 1500, "height": int(panel.bounding_box()["height"]) + 300})
+        panel.evaluate("() => document.activeElement.blur()")
+        panel.screenshot(path=f"{shots}/{name}.png", animations="disabled")

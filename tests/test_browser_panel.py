@@ -1,13 +1,11 @@
 """The plan panel under a person's hands: real JupyterLab, real kernel, real Chromium, real llama.cpp."""
 
-import os
 import re
-from pathlib import Path
 
 import psutil
 import pytest
 from header_models import ORACLE_MODELS
-from lab_pages import Lab, browser, open_notebook  # noqa: F401 - browser is a fixture
+from lab_pages import Lab, browser, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
 from playwright.sync_api import expect
 
 from kimi_nb.files import cache_home
@@ -202,15 +200,6 @@ def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(page):
             assert len(found["passes"]) > 10
             assert panel.evaluate("at => at.scrollWidth <= at.clientWidth + 1")
             save_screenshot(page, panel, f"plan-{theme.split()[-1].lower()}{'-400' if width == 400 else ''}")
-
-
-def save_screenshot(page, panel, name):
-    """Keep a picture for the README, where KIMI_NB_SCREENSHOTS names a folder for it."""
-    if shots := os.environ.get("KIMI_NB_SCREENSHOTS"):
-        Path(shots).mkdir(parents=True, exist_ok=True)
-        page.set_viewport_size({"width": 1500, "height": int(panel.bounding_box()["height"]) + 300})
-        panel.evaluate("() => document.activeElement.blur()")
-        panel.screenshot(path=f"{shots}/{name}.png", animations="disabled")
 
 
 def test_verified_and_rehearsed_with_the_real_llama_cpp_and_seen_from_two_tabs(build, lab, tabs):

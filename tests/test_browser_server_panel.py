@@ -4,11 +4,10 @@ import os
 import re
 import signal
 import time
-from pathlib import Path
 
 import psutil
 import pytest
-from lab_pages import Lab, browser, open_notebook  # noqa: F401 - browser is a fixture
+from lab_pages import Lab, browser, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
 from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
@@ -179,7 +178,7 @@ def test_a_broken_model_says_why_and_what_to_do(lab, page, panel):
     expect(panel.get_by_text(re.compile("^What to do: "))).to_be_visible()
     panel.get_by_text(re.compile("^More on KNB3")).click()
     expect(panel.get_by_text(re.compile("Traceback"))).to_have_count(0)
-    screenshot(panel, "server-failed")
+    save_screenshot(page, panel, "server-failed")
     panel.get_by_label("Model", exact=True).select_option("nano, the small model that comes with kimi-nb")
     started(panel)
 
@@ -221,38 +220,31 @@ def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(lab, page, panel)
     in_kernel(page, WRITE)
     page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
     only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
-    for look in ("Light", "Dark"):
+    for look, width in (("Dark", 1060), ("Light", 1060), ("Light", 400), ("Dark", 400), ("Dark", 1060)):
         page.evaluate(
             "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})",
             f"JupyterLab {look}",
         )
         light = "true" if look == "Light" else "false"
         expect(page.locator("body")).to_have_attribute("data-jp-theme-light", light)
+        page.evaluate(
+            "width => { document.querySelector('.knb').parentElement.style.width = width + 'px'; }", width
+        )
         expect(panel.get_by_text("1 of 2", exact=True)).to_be_visible()
         expect(panel.get_by_text(re.compile(r"^[\d,.]+ tokens/s$"))).to_be_visible()
-        for width in (1060, 400):
-            page.evaluate(
-                "width => { document.querySelector('.knb').parentElement.style.width = width + 'px'; }", width
-            )
-            screenshot(panel, f"server-{look.lower()}-{width}")
-            found = Axe().run(page, context=".knb", options=only).response
-            assert [
-                (one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]
-            ] == []
-            assert len(found["passes"]) > 10
-            assert panel.evaluate("at => at.scrollWidth <= at.clientWidth + 1")
-        if look == "Light":  # folds and all, from then on
+        found = Axe().run(page, context=".knb", options=only).response
+        assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]] == []
+        assert len(found["passes"]) > 10
+        assert panel.evaluate("at => at.scrollWidth <= at.clientWidth + 1")
+        if (look, width) in {("Dark", 1060), ("Light", 1060)} and not panel.get_by_label("Name").count():
+            save_screenshot(page, panel, f"server-{look.lower()}")
+        if (look, width) == ("Light", 400):  # folds and all, from then on
             panel.get_by_text("The key, and how to use it").click()
             panel.get_by_text("More", exact=True).click()
             panel.get_by_label("Keep it running when this notebook ends").check()
             expect(panel.get_by_label("Name to find it by")).to_be_visible()
+            expect(panel.get_by_text("Restart serves it")).to_be_visible()
     panel.get_by_label("Keep it running when this notebook ends").uncheck()
-
-
-def screenshot(panel, name):
-    if shots := os.environ.get("KIMI_NB_SCREENSHOTS"):
-        Path(shots).mkdir(parents=True, exist_ok=True)
-        panel.screenshot(path=f"{shots}/{name}.png")
 
 
 def test_a_kernel_that_is_restarted_or_killed_leaves_nothing(lab, page, panel):

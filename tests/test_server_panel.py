@@ -142,6 +142,11 @@ def test_a_restart_keeps_address_and_key(panel):
     assert panel.engine == before
     assert panel._server.pid != pid
     assert not alive(pid)
+    panel.choose(restart=True)
+    assert "Restart serves it" in n.find(shown(panel), "text", key="changed")["text"]
+    panel.choose(restart=False)
+    with pytest.raises(LookupError):
+        n.find(shown(panel), "text", key="changed")
 
 
 def test_the_log_is_searched(panel):

@@ -109,6 +109,7 @@ class LlamaServer:
         self._owner = os.getpid()
         self._states = StateMachine(self._changed)
         self._lock = threading.RLock()
+        self._asking = threading.Lock()
         self._cancel = threading.Event()
         self._starter: threading.Thread | None = None
         self._process: ServerProcess | None = None
@@ -343,7 +344,8 @@ class LlamaServer:
 
     def _ask(self, path: str) -> Answer:
         try:
-            return self._running().http.ask(path, timeout_s=_PROBE_TIMEOUT_S)
+            with self._asking:
+                return self._running().http.ask(path, timeout_s=_PROBE_TIMEOUT_S)
         except OSError as error:
             fix = "It may be reading a long prompt: try again in a while."
             raise ServerError(
@@ -406,6 +408,9 @@ class LlamaServer:
 
     def _let_go(self, grace_s: float) -> None:
         atexit.unregister(self.stop)
+        # A question that meets the end is never answered, and llama-server waits for who asked it.
+        if self._asking.acquire(timeout=0.5):
+            self._asking.release()
         with self._lock:
             process, self._process = self._process, None
             watch, self._watch = self._watch, None

@@ -60,7 +60,7 @@ class ServerPanel(Panel):
         self.models_folder: Path | None = None
         self._server: LlamaServer | NamedServer | None = None
         self._own: LlamaServer | None = None
-        self._plans: dict[int, tuple[MemoryReport | None, str]] = {}
+        self._made: dict[int, tuple[Wanted, MemoryReport | None, str]] = {}
         self._others: list[Running] = []
         self._meter: Meter | None = None
         self._facts = Facts()
@@ -162,7 +162,7 @@ class ServerPanel(Panel):
         if isinstance(server, NamedServer):
             server.look()
         state, pid = server.state, server.pid
-        estimate, note = self._plans.get(id(server), (None, ""))
+        _, estimate, note = self._made.get(id(server), (None, None, ""))
         work, url, key_file = None, "", None
         if state in _UP:
             try:
@@ -277,7 +277,13 @@ class ServerPanel(Panel):
                 )
             )
         try:
-            found.append(n.text(self._wanted().said, tone="quiet", key="said"))
+            want = self._wanted()
+            found.append(n.text(want.said, tone="quiet", key="said"))
+            made = self._made.get(id(self._server))
+            kept = isinstance(self._server, NamedServer)
+            changed = made is not None and (made[0], kept) != (want, bool(chosen["keep"]))
+            if changed and self._facts.state in _UP:
+                found.append(n.text("This is not what runs: Restart serves it.", live=True, key="changed"))
         except KimiNbError as error:
             found.append(n.text(str(error), tone="warn", key="said"))
         found.append(n.check("keep", "Keep it running when this notebook ends", bool(chosen["keep"])))
@@ -380,7 +386,7 @@ class ServerPanel(Panel):
             )
             self._own = server
             _ours[:] = [*(one for one in _ours if not one.down), server]
-        self._plans = {id(server): _estimate(want, server)}
+        self._made = {id(server): (want, *_estimate(want, server))}
         self._show(server)
         try:
             server.start()

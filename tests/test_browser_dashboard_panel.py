@@ -1,12 +1,10 @@
 """The dashboard under a person's hands: from the plan to an answer, in real JupyterLab and real Chromium."""
 
-import os
 import re
-from pathlib import Path
 
 import psutil
 import pytest
-from lab_pages import Lab, browser, open_notebook  # noqa: F401 - browser is a fixture
+from lab_pages import Lab, browser, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
 from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
@@ -28,37 +26,32 @@ def lab(build, nano, tmp_path_factory):
     running.close()
 
 
-@pytest.fixture
-def page(browser):  # noqa: F811 - as above
+@pytest.fixture(scope="module")
+def page(lab, browser):  # noqa: F811 - as above
     opened = browser.new_page(viewport={"width": 1280, "height": 1500})
     opened.set_default_timeout(60_000)
     expect.set_options(timeout=20_000)
-    wrong = []
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.wrong = []
+    opened.on("pageerror", lambda error: opened.wrong.append(str(error)))
+    (cell,) = open_notebook(lab, opened, "dashboard.ipynb")
+    assert cell["errors"] == []
     yield opened
     opened.close()
-    assert wrong == []
 
 
-def opened(lab, page):
-    (cell,) = open_notebook(lab, page, "dashboard.ipynb")
-    assert cell["errors"] == []
-    expect(page.get_by_role("tab", name=re.compile(r"1\. Plan"))).to_contain_text("Fits")
-    return page.locator(".knb-dashboard")
+@pytest.fixture
+def dashboard(page):
+    """All tests share one page, in their order."""
+    expect(tab(page, "Plan")).to_contain_text("Fits")
+    yield page.locator(".knb-dashboard")
+    assert page.wrong == []
 
 
 def tab(page, name):
     return page.get_by_role("tab", name=re.compile(name))
 
 
-def screenshot(at, name):
-    if shots := os.environ.get("KIMI_NB_SCREENSHOTS"):
-        Path(shots).mkdir(parents=True, exist_ok=True)
-        at.screenshot(path=f"{shots}/{name}.png")
-
-
-def test_from_the_plan_to_an_answer_by_keyboard(lab, page):
-    dashboard = opened(lab, page)
+def test_from_the_plan_to_an_answer_by_keyboard(page, dashboard):
     first = tab(page, "Plan")
     expect(first).to_have_attribute("aria-selected", "true")
     expect(dashboard.get_by_role("tabpanel")).to_have_count(1)  # the others are hidden from everybody
@@ -82,7 +75,6 @@ def test_from_the_plan_to_an_answer_by_keyboard(lab, page):
     panel.get_by_role("button", name="Start", exact=True).focus()
     page.keyboard.press("Enter")
     expect(tab(page, "Server")).to_contain_text("Ready")
-    screenshot(dashboard, "dashboard-server")
     tab(page, "Server").focus()
     page.keyboard.press("ArrowRight")
     chat = page.get_by_role("tabpanel", name=re.compile("Chat"))
@@ -91,17 +83,15 @@ def test_from_the_plan_to_an_answer_by_keyboard(lab, page):
     page.keyboard.type("What is 3 + 4?")
     page.keyboard.press("Enter")
     expect(tab(page, "Chat")).to_contain_text("Answered")
-    screenshot(dashboard, "dashboard-chat")
+    for look in ("Dark", "Light"):
+        themed(page, look)
+        save_screenshot(page, dashboard, f"dashboard-{look.lower()}")
     tab(page, "Server").click()
     panel.get_by_role("button", name="Stop").click()
     expect(tab(page, "Server")).to_contain_text("Stopped")
 
 
-@pytest.mark.parametrize(("look", "width"), [("Light", 1060), ("Dark", 400)])
-def test_nothing_that_axe_finds(lab, page, look, width):
-    from axe_playwright_python.sync_playwright import Axe
-
-    dashboard = opened(lab, page)
+def themed(page, look):
     page.evaluate(
         "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})",
         f"JupyterLab {look}",
@@ -109,48 +99,45 @@ def test_nothing_that_axe_finds(lab, page, look, width):
     expect(page.locator("body")).to_have_attribute(
         "data-jp-theme-light", "true" if look == "Light" else "false"
     )
-    page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
-    page.evaluate(
-        "width => { document.querySelector('.knb-dashboard').parentElement.style.width = width + 'px'; }",
-        width,
-    )
+
+
+def test_nothing_that_axe_finds(page, dashboard):
+    from axe_playwright_python.sync_playwright import Axe
+
     only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
-    for name in ("Plan", "Download", "Server", "Chat"):
-        tab(page, name).click()
-        expect(page.get_by_role("tabpanel", name=re.compile(name))).to_be_visible()
-        screenshot(dashboard, f"dashboard-{name.lower()}-{look.lower()}-{width}")
-        found = Axe().run(page, context=".knb-dashboard", options=only).response
-        assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]] == []
-        assert len(found["passes"]) > 10
-        assert dashboard.evaluate("at => at.scrollWidth <= at.clientWidth + 1")
+    page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
+    # Each panel's own test looks at it in both themes at both widths.
+    for look, width in (("Light", 1060), ("Dark", 400)):
+        themed(page, look)
+        page.evaluate(
+            "width => { document.querySelector('.knb-dashboard').parentElement.style.width = width + 'px'; }",
+            width,
+        )
+        for name in ("Plan", "Download", "Server", "Chat"):
+            tab(page, name).click()
+            expect(page.get_by_role("tabpanel", name=re.compile(name))).to_be_visible()
+            found = Axe().run(page, context=".knb-dashboard", options=only).response
+            wrong = [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]]
+            assert wrong == []
+            assert len(found["passes"]) > 10
+            assert dashboard.evaluate("at => at.scrollWidth <= at.clientWidth + 1")
 
 
-def test_a_second_tab_shows_the_same_and_a_restart_leaves_nothing(lab, page, browser):  # noqa: F811
-    opened(lab, page)
+def test_a_restarted_kernel_leaves_no_server_and_says_so(lab, page, dashboard):
     tab(page, "Server").click()
     page.get_by_role("button", name="Start", exact=True).click()
     expect(tab(page, "Server")).to_contain_text("Ready")
-    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-    second = browser.new_page(viewport={"width": 1280, "height": 1500})
-    wrong = []
-    second.on("pageerror", lambda error: wrong.append(str(error)))
-    second.goto(lab.url("dashboard.ipynb"))
-    expect(tab(second, "Server")).to_contain_text("Ready", timeout=60_000)
-    expect(tab(second, "Plan")).to_have_attribute("aria-selected", "true")  # each browser has its own
-    second.close()
-    assert wrong == []
-    pids = [
-        process.pid
+    servers = [
+        process
         for process in psutil.Process(lab._process.pid).children(recursive=True)
         if process.name() == "llama-server"
     ]
-    assert len(pids) == 1
+    assert len(servers) == 1
     page.evaluate("""async () => {
         const widget = [...window.jupyterapp.shell.widgets('main')].find(w => w.context);
         await widget.context.sessionContext.session.kernel.restart();
     }""")
-    expect(page.get_by_role("alert").first).to_contain_text("Run its cell again")
-    assert (
-        psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)[1]
-        == []
-    )
+    expect(dashboard.get_by_role("alert")).to_contain_text("Run its cell again")
+    assert psutil.wait_procs(servers, timeout=10)[1] == []
+    page.evaluate("() => window.jupyterapp.commands.execute('runmenu:run-all')")
+    expect(tab(page, "Server")).to_contain_text("No server runs here")
