@@ -70,6 +70,12 @@ def main() -> int:
             contexts = [None, *(8192 * n for n in range(1, 12))]
             plans = [milliseconds(lambda n=n: make_plan(model, here, ctx_size=n)) for n in contexts]  # noqa: B023 - called at once
             row(f"one plan, {name}", plans, PLAN_MS)
+        plans = [
+            milliseconds(lambda one=one, name=name: make_plan(one, load_profile(name)))
+            for one in candidates("kimi-k2.5")
+            for name in profiles()
+        ]
+        row(f"a first plan, each of {len(plans)}", plans, PLAN_MS)
         quants = [
             milliseconds(lambda name=name: make_plan(candidates("kimi-k2.5"), load_profile(name)))
             for name in profiles()

@@ -26,7 +26,7 @@ __all__ = ["OOM", "PLANNER"]
 Row = dict[str, Any]
 _MIB = 1 << 20
 _CONTEXT = 8192
-_OF_BEST, _OF_FIT = 0.98, 1.0
+_OF_BEST, _OF_FIT, _MOST_NOISE = 0.98, 1.0, 0.05
 #: GPU memory left free, as a share of the trial model: little, and half of it.
 _SHARES = (0.25, 0.5)
 
@@ -107,10 +107,12 @@ def _planner_figures(rows: Sequence[Row]) -> list[Figure]:
     good = [row for row in rows if row.get("of_best")]
     if not good:
         return [Figure("planner's choice", "no row", "-", None)]
-    # What is measured to be slower by no more than measurements differ among themselves is as fast.
-    worst = min(good, key=lambda row: row["of_best"] - min(_OF_BEST, 1 - row["spread"]))
-    behind = min(good, key=lambda row: row["of_fit"] - (_OF_FIT - row["spread"]))
-    most, least = min(_OF_BEST, 1 - worst["spread"]), _OF_FIT - behind["spread"]
+    # What is measured to be slower by no more than measurements differ among themselves is as fast; where
+    # they differ by more than a little, something else was busy, and nothing is proven.
+    noise = {row["key"]: min(row["spread"], _MOST_NOISE) for row in good}
+    worst = min(good, key=lambda row: row["of_best"] - min(_OF_BEST, 1 - noise[row["key"]]))
+    behind = min(good, key=lambda row: row["of_fit"] + noise[row["key"]])
+    most, least = min(_OF_BEST, 1 - noise[worst["key"]]), _OF_FIT - noise[behind["key"]]
     return [
         Figure(
             f"worst share of the grid's best (98 %; its spread {worst['spread']:.1%})",

@@ -80,6 +80,7 @@ def _tasks(proof: Proof) -> Iterator[tuple[str, Callable[[], Row]]]:
 
 def speed_row(proof: Proof, quant: str, settings: Settings) -> Row:
     """Measure one way to run the trial model, on all and on half of the cores, and set forecasts beside."""
+    from kimi_nb.plan.profile_forecast import forecast_from
     from kimi_nb.plan.speed import forecast
     from kimi_nb.rehearse.bench import BenchTests
 
@@ -97,10 +98,11 @@ def speed_row(proof: Proof, quant: str, settings: Settings) -> Row:
     for row in _all_rows(proof, path, settings, tests):
         kind = "decode" if row.written_tokens else "prefill"
         rates = [(row.written_tokens or row.prompt_tokens) / ms * 1000 for ms in row.samples_ms]
-        told = forecast(model, settings.replace(threads=row.threads), proof.machine, profile)
-        if told is None:
+        at = settings.replace(threads=row.threads)
+        if forecast(model, at, proof.machine, profile) is None:
             cases.append({"kind": kind, "threads": row.threads, "error": "the planner says it does not fit"})
             continue
+        told = forecast_from(profile, model, at, proof.machine, prompt_tokens=tests.prompts[0])
         band = told.decode_tok_s if kind == "decode" else told.prefill_tok_s
         cases.append(_case(kind, row.threads, rates, band))
     worst = max((case["error"] for case in cases if isinstance(case["error"], float)), default=0.0)
