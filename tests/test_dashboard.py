@@ -5,6 +5,7 @@ import shutil
 import time
 
 import pytest
+from faulty_hub import FaultyHub
 
 from kimi_nb import panel as panels
 from kimi_nb.panel import nodes as n
@@ -74,6 +75,39 @@ def test_what_is_planned_is_what_would_be_fetched_and_is_served_once_it_is_there
     plan.choose(source="a file", file=str(tmp_path / "mine.gguf"))
     assert wait_until(lambda: n.find(shown(server), "text", key="said")["text"].startswith("mine: "))
     assert dashboard.said[1] == "Nothing to fetch"
+
+
+def test_what_was_downloaded_is_served(build, nano, tmp_path, monkeypatch):
+    monkeypatch.setenv("KIMI_NB_RUNTIME", str(tmp_path / "run"))
+    monkeypatch.setenv("KIMI_NB_CHATS", str(tmp_path / "chats"))
+    monkeypatch.setenv("KIMI_NB_HEADLESS", "1")
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    repo = tmp_path / "hub" / "someone" / "nano-GGUF"
+    (repo / "Q8_0").mkdir(parents=True)
+    shutil.copy(nano, repo / "Q8_0" / "nano-Q8_0.gguf")
+    with FaultyHub(tmp_path / "hub") as hub:
+        dashboard = panels.dashboard(
+            settings=Settings(threads=1, cache_ram=0), folder=tmp_path / "models", endpoint=hub.endpoint
+        )
+        download, server = dashboard.download, dashboard.server
+        server.choose(source="set")
+        assert "KNB971" in n.find(shown(server), "text", key="said")["text"]
+        download.choose(source="a repository", repo="someone/nano-GGUF", repo_quant="Q8_0")
+        download.wait(30)
+        download.press("start")
+        assert wait_until(lambda: "someone/nano-GGUF:Q8_0" in server._sets)
+    assert n.find(shown(server), "text", key="said")["text"].startswith("nano-Q8_0.gguf: ")
+    server.press("start")
+    try:
+        server.wait(60)
+        assert server.facts.state == "ready"
+        assert server._server.model.is_relative_to(tmp_path / "models")
+        assert (
+            dashboard.chat.wait(20).ask("What is 3 + 4?").wait(60).conversation.turns[-1].state == "answered"
+        )
+    finally:
+        server.press("stop")
+        assert wait_until(lambda: dashboard.said[2] == "Stopped")
 
 
 def test_headless_it_shows_all_four(dashboard):

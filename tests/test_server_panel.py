@@ -269,6 +269,23 @@ def test_stopped_while_it_starts(panel, nano, monkeypatch):
     assert len(module._ours) == 1
 
 
+def test_kept_running_it_can_be_stopped_while_it_starts_and_is_told_when_it_hangs(panel):
+    panel.choose(keep=True, name="mine")
+    for at_first in ("No server runs here", "Starting"):
+        panel.press("start")
+        assert wait_until(lambda at_first=at_first: state(panel).startswith(at_first))
+        panel.press("stop")
+        panel.wait(60)
+        assert state(panel) in {"Stopped.", "No server runs here."}
+        assert running.running() == []
+    started(panel)
+    pid = running.find("mine").server_pid
+    os.kill(pid, signal.SIGSTOP)
+    assert wait_until(lambda: state(panel).startswith("nano runs but does not answer at present"), 30)
+    os.kill(pid, signal.SIGCONT)
+    assert wait_until(lambda: state(panel).startswith("Ready"), 30)
+
+
 def test_nothing_is_left_when_the_kernel_is_killed(build, nano, private):
     script = (
         "import kimi_nb.panel, sys\nfrom kimi_nb.plan import Settings\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import deque
 from contextlib import suppress
 from http import HTTPStatus
@@ -195,6 +196,8 @@ class NamedServer:
         self._told_to_stop = True
         self.look()
         record = self._record
+        if record is None and self._starting is not None:
+            os.kill(self._starting, signal.SIGTERM)  # start() waits for it and says the rest
         if record is None or self.down:
             return
         stop(record)
@@ -203,6 +206,8 @@ class NamedServer:
 
     def _begun(self, pid: int) -> None:
         self._starting = pid
+        if self._told_to_stop:
+            os.kill(pid, signal.SIGTERM)
 
     def _gone(self) -> None:
         record = self._record

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kimi_nb.chat.conversation import Turn
     from kimi_nb.chat.modes import Mode
     from kimi_nb.chat.reach import Reached
-    from kimi_nb.panel.nodes import Node
+    from kimi_nb.panel.nodes import Node, Tone
 
 __all__ = ["ChatPanel"]
 
@@ -41,6 +41,7 @@ _EVERY_S = 0.05
 _KEEP_EVERY_S = 5.0
 _LONGEST_S = 7 * 86400.0
 _SILENCE_S = 3600.0
+_NONE_YET = ("KNB533", "KNB538")
 _BUSY = "An answer is under way"
 
 
@@ -193,7 +194,9 @@ class ChatPanel(Panel):
     def _whom(self) -> Node:
         if self._unreached is not None:
             again = n.button("look", "Look again")
-            said = n.text(str(self._unreached), tone="bad", live=True, key="unreached")
+            # That no server runs yet is where everybody begins, and no fault.
+            tone: Tone = "warn" if self._unreached.id in _NONE_YET else "bad"
+            said = n.text(str(self._unreached), tone=tone, live=True, key="unreached")
             return n.group("Engine", [said, n.row([again])], key="whom")
         if self._reached is None:
             return n.text("Looking for the engine …", tone="quiet", key="whom")

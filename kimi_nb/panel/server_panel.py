@@ -62,16 +62,19 @@ class ServerPanel(Panel):
         self._own: LlamaServer | None = None
         self._made: dict[int, tuple[Wanted, MemoryReport | None, str]] = {}
         self._others: list[Running] = []
+        self._sets: dict[str, Path] = {}
         self._meter: Meter | None = None
         self._facts = Facts()
         self._gpus: tuple[Gpu, ...] = ()
         self._beats = 0
         self._working: threading.Thread | None = None
         self._busy = False
+        self._told_to_stop = threading.Event()
         self._looking = threading.RLock()
         self._pulse = Pulse(self._beat, "kimi-nb server panel")
         self._unfollow: Callable[[], None] = lambda: None
         choices = {
+            "set": "",
             "file": "",
             "plan": "plan.json",
             "keep": bool(name),
@@ -137,6 +140,8 @@ class ServerPanel(Panel):
         with self._lock:
             if self._server is server:
                 self._facts, self._others = facts, others
+            if self.chosen["source"] == sources.DOWNLOADED:
+                self.chosen = dict(self.chosen)  # settles it anew: there may be more by now
             # The messages to a closed tab are kept for it, so there should be none that say nothing new.
             if self.draw() != self.view["nodes"]:
                 self.refresh()
@@ -170,7 +175,8 @@ class ServerPanel(Panel):
             except ServerError:  # it has just ended
                 state = server.state
         if url:
-            work = self._meter.look() if self._meter is not None else None
+            if self._meter is not None and state is ServerState.READY:
+                work = self._meter.look()  # one that does not answer is not asked again and again
             if estimate is not None and estimate.gpus and self._beats % _GPU_EVERY == 0:
                 self._gpus = _gpus()
             self._beats += 1
@@ -212,6 +218,10 @@ class ServerPanel(Panel):
         known = sources.SOURCES if self._planning is not None else sources.SOURCES.keys() - {sources.PANEL}
         if chosen["source"] not in known:
             chosen["source"] = before.get("source", sources.NANO)
+        if chosen["source"] == sources.DOWNLOADED:
+            self._sets = sources.downloaded(self.models_folder)
+            if chosen["set"] not in self._sets:
+                chosen["set"] = next(iter(self._sets), "")
         named = {record.name: record for record in self._others}
         ours = {_of(server): server for server in self._siblings()}
         if chosen["server"] not in {_HERE, *named, *ours}:
@@ -254,28 +264,7 @@ class ServerPanel(Panel):
 
     def _choices(self) -> list[Node]:
         chosen = self.chosen
-        options = [(key, words) for key, words in sources.SOURCES.items() if key != sources.PANEL]
-        if self._planning is not None:
-            options.append((sources.PANEL, sources.SOURCES[sources.PANEL]))
-        found = [n.select("source", "Model", chosen["source"], options)]
-        if chosen["source"] == sources.FILE:
-            found.append(
-                n.field(
-                    "file",
-                    "Path of the file",
-                    str(chosen["file"]),
-                    hint="Of its first shard, if it has several.",
-                )
-            )
-        elif chosen["source"] == sources.PLAN:
-            found.append(
-                n.field(
-                    "plan",
-                    "File of the plan",
-                    str(chosen["plan"]),
-                    hint="As the plan panel or kimi-nb plan --save wrote it.",
-                )
-            )
+        found = sources.controls(chosen, list(self._sets), planning=self._planning is not None)
         try:
             want = self._wanted()
             found.append(n.text(want.said, tone="quiet", key="said"))
@@ -283,19 +272,15 @@ class ServerPanel(Panel):
             kept = isinstance(self._server, NamedServer)
             changed = made is not None and (made[0], kept) != (want, bool(chosen["keep"]))
             if changed and self._facts.state in _UP:
-                found.append(n.text("This is not what runs: Restart serves it.", live=True, key="changed"))
+                found.append(
+                    n.text("This differs from what runs: Restart serves it.", live=True, key="changed")
+                )
         except KimiNbError as error:
             found.append(n.text(str(error), tone="warn", key="said"))
         found.append(n.check("keep", "Keep it running when this notebook ends", bool(chosen["keep"])))
         if chosen["keep"]:
-            found.append(
-                n.field(
-                    "name",
-                    "Name to find it by",
-                    str(chosen["name"]),
-                    hint="One is chosen where this is empty.",
-                )
-            )
+            hint = "One is chosen where this is empty."
+            found.append(n.field("name", "Name to find it by", str(chosen["name"]), hint=hint))
         port = chosen["port"] if isinstance(chosen["port"], int | float) else 0
         more = [
             n.check("restart", "Start it again when it ends by itself", bool(chosen["restart"])),
@@ -338,6 +323,7 @@ class ServerPanel(Panel):
 
     def press_stop(self, _fields: Mapping[str, str]) -> None:
         """Stop the server that is shown, also while it starts."""
+        self._told_to_stop.set()  # a start that is not yet far enough to be stopped sees this
         server = self._server
         if server is not None:
             self.in_background(server.stop, "stop")
@@ -359,6 +345,7 @@ class ServerPanel(Panel):
         if self._busy:
             return
         self._busy = True
+        self._told_to_stop.clear()
 
         def run() -> None:
             try:
@@ -389,7 +376,10 @@ class ServerPanel(Panel):
         self._made = {id(server): (want, *_estimate(want, server))}
         self._show(server)
         try:
-            server.start()
+            if not self._told_to_stop.is_set():
+                server.start()
+            if self._told_to_stop.is_set():
+                server.stop()
         except KimiNbError:
             if server.state not in {ServerState.FAILED, ServerState.STOPPED}:  # which say it themselves
                 raise

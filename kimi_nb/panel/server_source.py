@@ -9,19 +9,35 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kimi_nb.engine.planned import place_of, planned
 from kimi_nb.engine.server_command import check_port
 from kimi_nb.errors import UsageError
+from kimi_nb.panel import nodes as n
 from kimi_nb.panel.words import tokens
 from kimi_nb.plan import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from kimi_nb.panel.nodes import Node
     from kimi_nb.plan.record import PlannedModel
 
-__all__ = ["FILE", "NANO", "PANEL", "PLAN", "SOURCES", "Planning", "Wanted", "source_of", "wanted"]
+__all__ = [
+    "DOWNLOADED",
+    "FILE",
+    "NANO",
+    "PANEL",
+    "PLAN",
+    "SOURCES",
+    "Planning",
+    "Wanted",
+    "controls",
+    "downloaded",
+    "source_of",
+    "wanted",
+]
 
-NANO, FILE, PLAN, PANEL = "nano", "file", "plan", "panel"
+NANO, DOWNLOADED, FILE, PLAN, PANEL = "nano", "set", "file", "plan", "panel"
 SOURCES = {
     NANO: "nano, the small model that comes with kimi-nb",
+    DOWNLOADED: "A model that was downloaded",
     FILE: "A GGUF file of mine",
     PLAN: "A saved plan",
     PANEL: "What the plan panel shows",
@@ -109,6 +125,36 @@ def source_of(given: str | Path | Planning) -> dict[str, str]:
     return {"source": PLAN, "plan": text} if text.endswith(".json") else {"source": FILE, "file": text}
 
 
+def downloaded(folder: Path | None = None) -> dict[str, Path]:
+    """Return the models in a models folder that are complete: the first file of each, by the set's name."""
+    from kimi_nb.engine.download import first_shard
+    from kimi_nb.engine.fetch.shelf import Shelf
+
+    return {entry.manifest.name: first_shard(entry) for entry in Shelf(folder).entries() if entry.complete}
+
+
+def controls(chosen: Mapping[str, Any], sets: Sequence[str], *, planning: bool) -> list[Node]:
+    """Return the controls to choose what is served.
+
+    Args:
+        chosen: The panel's choices.
+        sets: The models that were downloaded.
+        planning: Whether there is a plan panel.
+    """
+    source = chosen["source"]
+    options = [(key, words) for key, words in SOURCES.items() if planning or key != PANEL]
+    found = [n.select("source", "Model", source, options)]
+    if source == DOWNLOADED and sets:
+        found.append(n.select("set", "Which of them", chosen["set"], [(name, name) for name in sets]))
+    elif source == FILE:
+        hint = "Of its first shard, if it has several."
+        found.append(n.field("file", "Path of the file", str(chosen["file"]), hint=hint))
+    elif source == PLAN:
+        hint = "As the plan panel or kimi-nb plan --save wrote it."
+        found.append(n.field("plan", "File of the plan", str(chosen["plan"]), hint=hint))
+    return found
+
+
 def wanted(
     chosen: Mapping[str, Any],
     planning: Planning | None,
@@ -133,6 +179,12 @@ def wanted(
         settings = planning.settings.replace(**(changes.to_dict() if changes else {}))
     elif source == NANO:
         model = NANO
+    elif source == DOWNLOADED:
+        found = downloaded(folder).get(chosen["set"])
+        if found is None:
+            why, fix = "none was chosen, or it was removed", "Choose one, or download one first."
+            raise UsageError("KNB971", "there is no such model here", why=why, fix=fix)
+        model = str(found)
     else:
         file = str(chosen[source]).strip()
         if not file:
