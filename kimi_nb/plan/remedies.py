@@ -88,7 +88,10 @@ def _memory(planning: Planning, candidate: Candidate) -> Iterator[str]:
     while low < high - 1:
         middle = (low + high) // 2
         low, high = (low, middle) if runs(middle) else (middle, high)
-    yield f"{high * _STEP_GIB} GiB more main memory: then {candidate.label} runs from memory alone."
+    more = f"{high * _STEP_GIB} GiB more"
+    # Apple's memory cannot grow.
+    what = f"A machine with {more} memory" if machine.unified else f"{more} main memory"
+    yield f"{what}: then {candidate.label} runs from memory alone."
 
 
 def _with_more(machine: Machine, gib_more: int) -> Machine:
