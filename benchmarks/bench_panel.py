@@ -5,7 +5,8 @@
 A real JupyterLab with a real kernel and a real Chromium show the plan panel for a header of Kimi K2.5's
 shape. The kernel's time is from the message to the view that is sent back, all figures, the forecast and the
 drawing included. The screen's is from the input event to the first frame with the new numbers. Then a slider
-is moved 60 times a second for 10 seconds: what counts is how soon after the last move its numbers are there.
+is moved 60 times a second for 10 seconds, three times: what counts is how soon after the last move its numbers
+are there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from typing import Any
 
 KERNEL_MS = 5.0
 SCREEN_MS = 100.0
+SETTLED_MS = 2 * SCREEN_MS
+"""At the last move one answer may be under way already; without a backlog there is nothing else before its own."""
+SWEEPS = 3
 MOVES = 120
 NOTEBOOK = """
 import json, time
@@ -98,27 +102,26 @@ def main() -> int:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        on_screen, sweep, in_kernel = measured(home)
+        on_screen, sweeps, in_kernel = measured(home)
     kernel = [ms for ms, _ in in_kernel]
     rows = [
         ("slider to new numbers, in the kernel", kernel, KERNEL_MS),
         ("slider to new numbers, on the screen", on_screen, SCREEN_MS),
-        ("last of 600 moves to its numbers", [sweep["settled"]], SCREEN_MS),
+        ("last of 600 moves to its numbers", [one["settled"] for one in sweeps], SETTLED_MS),
     ]
     print(f"machine: {platform.machine()}, {platform.system()}, Python {platform.python_version()}")
     print(f"{'':<40}{'median':>12}{'95 of 100':>12}{'target':>12}{'ratio':>8}")
     for name, taken, target in rows:
         median, most = statistics.median(taken), sorted(taken)[int(0.95 * (len(taken) - 1))]
         print(f"{name:<40}{median:>9.2f} ms{most:>9.2f} ms{target:>9.2f} ms{target / median:>7.1f}x")
-    print(
-        f"60 moves a second for {sweep['seconds']:.1f} s: {sweep['views']} views drawn, "
-        f"{statistics.median(size for _, size in in_kernel) / 1000:.1f} kB each"
-    )
+    drawn = ", ".join(f"{one['views']} views in {one['seconds']:.1f} s" for one in sweeps)
+    size = statistics.median(size for _, size in in_kernel) / 1000
+    print(f"60 moves a second drew {drawn}; {size:.1f} kB each")
     return 0 if all(statistics.median(taken) <= target for _, taken, target in rows) else 1
 
 
-def measured(home: Path) -> tuple[list[float], dict[str, Any], list[tuple[float, int]]]:
-    """Return the times on the screen, what came of the sweep, and the kernel's times with sizes."""
+def measured(home: Path) -> tuple[list[float], list[dict[str, Any]], list[tuple[float, int]]]:
+    """Return the times on the screen, what came of the sweeps, and the kernel's times with sizes."""
     from header_models import ORACLE_MODELS
     from lab_pages import Lab, chromium, open_notebook
     from playwright.sync_api import sync_playwright
@@ -139,10 +142,10 @@ def measured(home: Path) -> tuple[list[float], dict[str, Any], list[tuple[float,
             time.sleep(2)  # JupyterLab still works on itself
             page.evaluate(MOVE, {"moves": 10})
             on_screen = page.evaluate(MOVE, {"moves": MOVES})
-            sweep = page.evaluate(SWEEP, {"moves": 600, "every": 1000 / 60})
+            sweeps = [page.evaluate(SWEEP, {"moves": 600, "every": 1000 / 60}) for _ in range(SWEEPS)]
             browser.close()
         lines = (home / "notebooks" / "times.jsonl").read_text().splitlines()
-        return on_screen, sweep, [tuple(json.loads(line)) for line in lines]
+        return on_screen, sweeps, [tuple(json.loads(line)) for line in lines]
     finally:
         lab.close()
 

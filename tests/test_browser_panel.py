@@ -1,6 +1,8 @@
 """The plan panel under a person's hands: real JupyterLab, real kernel, real Chromium, real llama.cpp."""
 
 import re
+import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -112,8 +114,16 @@ def value_of(panel, flag):
 
 
 def engines(lab):
-    """Return the llama.cpp programs that run beneath this JupyterLab."""
-    return [one.name() for one in psutil.Process(lab.pid).children(recursive=True) if "llama" in one.name()]
+    """Return the llama.cpp programs that run beneath this JupyterLab; those that end have some seconds for it."""
+    for _ in range(50):
+        found = []
+        for one in psutil.Process(lab.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                found += [one.name()] if "llama" in one.name() else []
+        if not found:
+            break
+        time.sleep(0.2)
+    return found
 
 
 def test_every_slider_by_keyboard_and_by_mouse(page):
@@ -230,7 +240,6 @@ def test_verified_and_rehearsed_with_the_real_llama_cpp_and_seen_from_two_tabs(b
     expect(there.get_by_role("progressbar", name="Rehearsing")).to_be_visible()
     second.evaluate(RESTART)
     expect(there.get_by_role("alert")).to_contain_text("Run its cell again")
-    psutil.wait_procs(psutil.Process(lab.pid).children(recursive=True), timeout=0.5)
     assert engines(lab) == []
 
 

@@ -19,7 +19,7 @@ from kimi_nb.panel.plan_panel import PlanPanel
 from kimi_nb.plan import Plan
 from kimi_nb.run import run_notebooks
 
-MACHINES = ["rtx4090-256gb", "rtx3090x2-256gb", "cpu-512gb", "h100-80gb"]
+MACHINES = ["rtx4090-256gb", "rtx3090x2-256gb", "cpu-512gb", "h100-80gb", "typed in"]
 SHAPE = ModelShape(n_layer=8, types=kimi_types("Q8_0", "Q4_K", "Q4_K", "Q4_0"))
 
 
@@ -47,21 +47,18 @@ def said(panel):
     gpu_layers=some.integers(0, 9),
     kv_type=some.sampled_from(["f16", "q8_0", "q4_0"]),
     ubatch=some.sampled_from([64, 512, 1024, 4096]),
+    threads=some.integers(1, 64),
+    gpus_gib=some.sampled_from(["", "6", "24,24", "7.5"]),
+    ram_gib=some.integers(1, 128),
     parallel=some.integers(1, 4),
     prompt_cache=some.sampled_from([0, 1024, 8192]),
 )
-def test_the_numbers_on_the_screen_are_those_of_the_estimate(panel, kimi, capsys, **chosen):
+def test_the_numbers_on_the_screen_are_those_of_the_estimate(panel, kimi, capsys, tmp_path, **chosen):
     """Through the state of the widget: what the browser draws is parsed, not what the kernel holds."""
     panel._hear(panel, {"set": chosen, "from": "a tab", "number": 1}, [])
-    words = [
-        "estimate",
-        "--gguf",
-        str(kimi),
-        "--machine",
-        chosen["machine"],
-        "--json",
-        *panel.settings.argv(),
-    ]
+    panel._machine.save(tmp_path / "machine.json")
+    machine = str(tmp_path / "machine.json") if chosen["machine"] == "typed in" else chosen["machine"]
+    words = ["estimate", "--gguf", str(kimi), "--machine", machine, "--json", *panel.settings.argv()]
     capsys.readouterr()
     code = main(words)
     told = json.loads(capsys.readouterr().out)
