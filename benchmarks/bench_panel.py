@@ -5,8 +5,8 @@
 A real JupyterLab with a real kernel and a real Chromium show the plan panel for a header of Kimi K2.5's
 shape. The kernel's time is from the message to the view that is sent back, all figures, the forecast and the
 drawing included. The screen's is from the input event to the first frame with the new numbers. Then a slider
-is moved 60 times a second for 10 seconds, three times: what counts is how soon after the last move its numbers
-are there.
+is moved 60 times a second for 10 seconds, three times: what counts is how soon after the last move its
+numbers are there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 KERNEL_MS = 5.0
 SCREEN_MS = 100.0
 SETTLED_MS = 2 * SCREEN_MS
-"""At the last move one answer may be under way already; without a backlog there is nothing else before its own."""
+"""At the last move one answer may be under way; without a backlog, nothing else is before its own."""
 SWEEPS = 3
 MOVES = 120
 NOTEBOOK = """
