@@ -243,8 +243,10 @@ const KINDS = {
       node.parts.forEach(([kind, , size], i) => {
         fill.children[i].className = `knb-part knb-part-${kind}`;
         fill.children[i].style.width = `${(100 * size) / whole}%`;
+        fill.children[i].style.left = "";
       });
       const limit = fill.lastChild;
+      limit.style.width = ""; // it may have been a part before
       limit.className = sum > node.limit ? "knb-limit knb-over" : "knb-limit";
       limit.style.left = `${(100 * node.limit) / whole}%`;
       while (legend.children.length > node.parts.length) legend.lastChild.remove();

@@ -176,7 +176,7 @@ def machine_control(chosen: Mapping[str, Any], machine: Machine | None, given: M
 
 def _hardware(machine: Machine) -> str:
     cores = machine.cpu.usable_cores
-    gpus = [f"{gpu.name} with {gib(gpu.total_mib)}" for gpu in machine.usable_gpus] or ["no GPU"]
+    gpus = [f"{gpu.name} with {gib(gpu.total_mib)}" for gpu in machine.usable_gpus] or ["No GPU"]
     memory = machine.memory
     free = f"{gib(memory.available_mib)} of {gib(memory.total_mib)} RAM free"
     return f"{and_so(gpus)}; {free}; {cores} core{'' if cores == 1 else 's'}"

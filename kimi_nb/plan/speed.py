@@ -111,4 +111,4 @@ def forecast(
 
 
 def _short(x: float) -> str:
-    return f"{x:.0f}" if x >= 20 else f"{x:.1f}" if x >= 1 else f"{x:.2f}"  # noqa: PLR2004 - digits that mean something
+    return f"{x:,.0f}" if x >= 20 else f"{x:.1f}" if x >= 1 else f"{x:.2f}"  # noqa: PLR2004 - digits that mean something
