@@ -53,7 +53,8 @@ WATCH = """tokens => {
     const root = document.querySelector('.knb');
     window.seen = [];
     new MutationObserver(() => {
-        const shown = [...root.querySelectorAll('article[data-who=fast] p.knb-plain')].at(-1);
+        const answer = root.querySelectorAll('article[data-who=fast]')[1];
+        const shown = answer && answer.querySelector('p.knb-plain');
         const length = shown ? shown.textContent.trim().split(' ').length : 0;
         requestAnimationFrame(() => setTimeout(() => window.seen.push([Date.now() / 1000, length])));
     }).observe(root, {subtree: true, childList: true, characterData: true});

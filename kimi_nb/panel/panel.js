@@ -381,6 +381,15 @@ function changed(nodes, changes) {
   return top.items;
 }
 
+// Where to go on when the control that had the focus is gone: the Tab key would begin at the page's top.
+// What is to be typed now comes first, then what stands where the control stood.
+function next(around) {
+  const turn = around.find(at => at.matches("article"));
+  const area = (turn ?? around.at(-1))?.querySelector("textarea");
+  if (area && (turn || around.length === 1)) return area;
+  return around.map(at => at.querySelector("button, select, input, summary")).find(Boolean);
+}
+
 function render({ model, el }) {
   const me = unique();
   const name = unique();
@@ -452,7 +461,11 @@ function render({ model, el }) {
     answered = Math.max(answered, view.seen?.[me] ?? 0);
     for (const [key, sent] of asked) if (sent.number <= answered) asked.delete(key);
     if (answered >= number) { patience = PATIENCE_MS; late.hidden = true; }
+    const held = root.contains(document.activeElement) ? document.activeElement : null;
+    const around = [];
+    for (let at = held; at && at !== root; at = at.parentElement) around.push(at);
     panel.patch(body, view.nodes ?? []);
+    if (held && !held.isConnected) next(around.filter(at => at.isConnected))?.focus();
     const title = body.querySelector("h2");
     if (title) title.id = name;
     root.dataset.seen = String(answered);
