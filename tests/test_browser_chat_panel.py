@@ -130,27 +130,28 @@ def test_ask_see_a_tool_call_regenerate_edit_and_reload(lab, page, server):
     )
     expect(panel.get_by_label(re.compile("^Your message"))).to_have_value("")
 
-    panel.get_by_role("button", name="Regenerate").click()
+    panel.get_by_role("button", name="Regenerate", exact=True).click()
     expect(panel.get_by_text("Earlier answers (1)")).to_be_visible()
     expect(state(panel)).to_contain_text("Answered.")
 
     panel.get_by_role("checkbox", name=re.compile("^get_weather")).check()
     panel.get_by_label("Mode", exact=True).select_option("Instant")
-    panel.get_by_role("button", name="New").click()
+    panel.get_by_role("button", name="New", exact=True).click()
     ask(panel, "What is the weather in Rome?")
     expect(panel.get_by_text(re.compile("^Tool get_weather: done"))).to_be_visible()
     expect(panel.get_by_text('Arguments: {"city":"Rome"}')).to_be_visible()
     expect(panel.get_by_text('Result: {"temp_c":31,"sky":"sun"}')).to_be_visible()
-    expect(replies(panel).last).to_contain_text("31")
+    expect(replies(panel).last).to_contain_text("In Rome it is 31")
+    expect(state(panel)).to_have_text("Answered.")
 
-    panel.get_by_role("button", name="Edit").last.focus()
+    panel.get_by_role("button", name="Edit", exact=True).last.focus()
     page.keyboard.press("Enter")
     box = panel.get_by_label("Edit your message")
     expect(box).to_be_focused()
     box.press("Tab")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")  # leave it
-    expect(panel.get_by_role("button", name="Edit").last).to_be_focused()
+    expect(panel.get_by_role("button", name="Edit", exact=True).last).to_be_focused()
     page.keyboard.press("Enter")
     expect(box).to_be_focused()
     box.fill("What is the weather in Oslo?")
@@ -195,10 +196,10 @@ def test_a_restarted_kernel_finds_every_conversation_again(lab, page):
     kept = pick.locator("option", has_text="What is 3 + 4?").first.get_attribute("value")
     pick.select_option(kept)
     expect(replies(panel).last).to_contain_text("7")
-    panel.get_by_role("button", name="Delete").click()
+    panel.get_by_role("button", name="Delete", exact=True).click()
     panel.get_by_role("button", name="No, keep it").click()
     assert (lab.chats / f"{kept}.json").is_file()
-    panel.get_by_role("button", name="Delete").click()
+    panel.get_by_role("button", name="Delete", exact=True).click()
     panel.get_by_role("button", name="Yes, delete it").click()
     expect(panel.get_by_text("Nothing asked yet.")).to_be_visible()
     assert not (lab.chats / f"{kept}.json").exists()
@@ -215,7 +216,7 @@ def test_stop_by_keyboard_alone_and_what_came_is_kept(lab, page, slow):
     expect(panel.get_by_role("article", name="You")).to_contain_text("abjk\nGo on")
     expect(state(panel)).to_have_text("Answering …")
     expect(panel.get_by_role("article", name="slow")).to_contain_text("word3 ")
-    expect(panel.get_by_role("button", name="Send")).to_have_attribute("aria-disabled", "true")
+    expect(panel.get_by_role("button", name="Send", exact=True)).to_have_attribute("aria-disabled", "true")
     gone = slow.clients_gone
     for _ in range(6):  # mode, send, stop
         page.keyboard.press("Tab")
@@ -223,8 +224,8 @@ def test_stop_by_keyboard_alone_and_what_came_is_kept(lab, page, slow):
             break
     page.keyboard.press("Enter")
     expect(panel.get_by_text("You stopped this answer.")).to_be_visible()
-    expect(panel.get_by_role("button", name="Stop")).to_be_focused()
-    expect(panel.get_by_role("button", name="Stop")).to_have_attribute("aria-disabled", "true")
+    expect(panel.get_by_role("button", name="Stop", exact=True)).to_be_focused()
+    expect(panel.get_by_role("button", name="Stop", exact=True)).to_have_attribute("aria-disabled", "true")
     for _ in range(200):
         if slow.clients_gone > gone:
             break
@@ -244,7 +245,7 @@ def test_two_tabs_show_the_same_stream(lab, page, browser):  # noqa: F811 - as a
     second.goto(lab.url("slow.ipynb"))  # in the middle of the answer
     there = second.get_by_role("region", name="Chat", exact=True)
     expect(there.get_by_role("article", name="slow")).to_contain_text("word40 ", timeout=60_000)
-    there.get_by_role("button", name="Stop").click()
+    there.get_by_role("button", name="Stop", exact=True).click()
     expect(panel.get_by_text("You stopped this answer.")).to_be_visible()
     expect(there.get_by_text("You stopped this answer.")).to_be_visible()
     shown = [each.get_by_role("article", name="slow").inner_text() for each in (panel, there)]
@@ -272,9 +273,9 @@ def test_nothing_that_axe_finds_wide_or_narrow(lab, page, look):
         panel.get_by_text(fold).first.click()
     panel.get_by_label("Sampling").select_option("My own")
     expect(panel.get_by_label("Top-p")).to_be_visible()
-    panel.get_by_role("button", name="Edit").first.click()
+    panel.get_by_role("button", name="Edit", exact=True).first.click()
     expect(panel.get_by_label("Edit your message")).to_be_visible()
-    panel.get_by_role("button", name="Delete").click()
+    panel.get_by_role("button", name="Delete", exact=True).click()
     for width in (400, 1000):
         page.evaluate(
             "width => { document.querySelector('.knb').parentElement.style.width = width + 'px'; }", width
