@@ -10,6 +10,7 @@ import time
 
 import psutil
 import pytest
+from header_models import ModelShape, kimi_types
 
 from kimi_nb import panel as panels
 from kimi_nb.chat import Chat
@@ -18,13 +19,18 @@ from kimi_nb.engine.named_server import NamedServer
 from kimi_nb.engine.server_metrics import Meter
 from kimi_nb.engine.server_state import ServerState
 from kimi_nb.errors import ServerError
+from kimi_nb.machine import load_profile
+from kimi_nb.model import read_header
 from kimi_nb.panel import nodes as n
 from kimi_nb.panel import server_panel as module
+from kimi_nb.panel import server_view as view
 from kimi_nb.panel import still
 from kimi_nb.panel.pulse import Pulse
-from kimi_nb.plan import Settings
+from kimi_nb.panel.server_view import Facts
+from kimi_nb.plan import Settings, memory_report
 
 pytestmark = pytest.mark.engine
+SHAPE = ModelShape(n_layer=8, types=kimi_types("Q8_0", "Q4_K", "Q4_K", "Q4_0"))
 SMALL = Settings(ctx_size=4096, parallel=2, threads=1, cache_ram=0)
 
 
@@ -240,7 +246,15 @@ def test_kept_running_it_is_found_by_name_and_stopped_from_elsewhere(panel):
     assert wait_until(lambda: state(other).startswith("Ready"))
     assert other.engine == panel.engine
     assert "started elsewhere" in button(other, "restart")["disabled"]
+    before = running.find("mine").server_pid
+    panel.press("restart")
+    panel.wait(60)
+    assert state(panel).startswith("Ready")
+    assert not alive(before)
+    other.choose(server="here")
+    other.choose(server="mine")
     pids = running.find("mine").pid, running.find("mine").server_pid
+    assert wait_until(lambda: state(other).startswith("Ready"))
     other.press("stop")
     assert wait_until(lambda: state(other) == "Stopped.")
     assert wait_until(lambda: "KNB543" in str(panel.facts.error))
@@ -299,6 +313,34 @@ def test_nothing_is_left_when_the_kernel_is_killed(build, nano, private):
         assert alive(pid)
         kernel.kill()
         assert wait_until(lambda: not alive(pid), 5)
+
+
+def test_memory_and_loading_in_words(tmp_path):
+    machine = load_profile("rtx4090-256gb")
+    SHAPE.write(tmp_path / "kimi.gguf")
+    estimate = memory_report(
+        read_header(tmp_path / "kimi.gguf"), Settings(ctx_size=4096, n_cpu_moe=8), machine
+    )
+    facts = Facts(
+        state=ServerState.READY,
+        estimate=estimate,
+        gpus=machine.gpus,
+        memory_mib=(3000.0, 2000.0),
+        base_url="x",
+    )
+    nodes = view.memory_nodes(facts)
+    gpu = n.find(nodes, "bar", label="GPU0")
+    assert gpu["limit"] == machine.gpus[0].total_mib
+    assert (
+        f"{estimate.gpus[0].needed_mib:,.0f} MiB estimated" in gpu["said"] or "GiB estimated" in gpu["said"]
+    )
+    ram = n.find(nodes, "bar", label="llama-server's RAM")
+    assert ram["said"].startswith("2.9 GiB now, ")
+    assert "for finished prompts" in ram["said"]
+    assert ram["limit"] >= sum(part[2] for part in ram["parts"]) == 3000.0
+    assert view.memory_nodes(Facts()) == []
+    loading = Facts(state=ServerState.STARTING, alias="kimi", loading=("loading 3.2 of 9.1 GB", 0.35))
+    assert view.state_nodes(loading)[1]["said"] == "loading 3.2 of 9.1 GB, 35%"
 
 
 def test_whatever_is_sent_it_shows_something(panel):

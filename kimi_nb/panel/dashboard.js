@@ -50,11 +50,16 @@ async function render({ model, el }) {
   model.on("change:said", say);
   say();
   open(0);
-  await Promise.all(model.get("panels").map(async (reference, i) => {
+  const views = await Promise.all(model.get("panels").map(async (reference, i) => {
     const inner = await model.widget_manager.get_model(reference.slice("IPY_MODEL_".length));
     const view = await model.widget_manager.create_view(inner);
     tabs[i].sheet.append(view.el);
+    return view;
   }));
+  return () => {
+    model.off("change:said", say);
+    views.forEach(view => view.remove());
+  };
 }
 
 export default { render };

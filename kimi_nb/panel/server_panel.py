@@ -133,10 +133,7 @@ class ServerPanel(Panel):
     def _update(self) -> None:
         server = self._server
         facts = self._look(server) if server is not None else Facts()
-        try:
-            others = running()
-        except KimiNbError:  # there is no private folder: starting one will say so
-            others = []
+        others = _running()
         with self._lock:
             if self._server is server:
                 self._facts, self._others = facts, others
@@ -222,11 +219,13 @@ class ServerPanel(Panel):
             self._sets = sources.downloaded(self.models_folder)
             if chosen["set"] not in self._sets:
                 chosen["set"] = next(iter(self._sets), "")
+        if before and chosen["server"] not in {_HERE, before["server"]}:
+            self._others = _running()  # one that was restarted since has the same name and another process
         named = {record.name: record for record in self._others}
         ours = {_of(server): server for server in self._siblings()}
         if chosen["server"] not in {_HERE, *named, *ours}:
-            chosen["server"] = _HERE
-        if before and chosen["server"] != before["server"]:
+            chosen["server"] = _HERE  # it has gone: what is shown of it stays
+        elif before and chosen["server"] != before["server"]:
             shown = self._server
             if chosen["server"] in ours:
                 self._own, chosen["server"] = ours[chosen["server"]], _HERE
@@ -388,6 +387,14 @@ class ServerPanel(Panel):
         if isinstance(server, NamedServer) and server.name:
             self.update()
             self.choose(server=server.name)
+
+
+def _running() -> list[Running]:
+    """Return the servers that run on this machine under a name."""
+    try:
+        return running()
+    except KimiNbError:  # there is no private folder: starting one will say so
+        return []
 
 
 def _of(server: LlamaServer) -> str:
