@@ -213,6 +213,19 @@ def test_what_is_no_plan_is_neither_opened_nor_overwritten(kimi, tmp_path):
     assert not (tmp_path / "new.json").exists()
 
 
+def test_what_nobody_foresaw_is_said_and_the_panel_goes_on(kimi, monkeypatch, caplog):
+    panel = PlanPanel(kimi, machine="rtx4090-256gb")
+    monkeypatch.setattr("kimi_nb.panel.plan_panel.make_plan", lambda *_, **__: 1 / 0)
+    panel.press("choose")
+    panel.wait(60)
+    assert n.find(said(panel), "text", key="trouble")["text"].startswith("KNB953")
+    assert "ZeroDivisionError" in caplog.text
+    monkeypatch.undo()
+    panel.press("choose")
+    panel.wait(60)
+    assert n.find(said(panel), "fold", key="reasons")
+
+
 @pytest.fixture
 def clicked(tmp_path):
     """A plan for nano that was made in the panel, and its file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from contextlib import contextmanager
@@ -142,17 +143,17 @@ class Panel(anywidget.AnyWidget):
             self.trouble = None
             try:
                 getattr(self, f"press_{name}")(fields)
-            except KimiNbError as error:
-                self.trouble = error
+            except Exception as error:  # noqa: BLE001 - nobody sees what a button's press raises
+                self.trouble = _trouble(error)
 
     def in_background(self, work: Callable[[], None], name: str) -> threading.Thread:
-        """Do ``work`` in a thread of its own; what it raises on purpose is shown as trouble."""
+        """Do ``work`` in a thread of its own; what it raises is shown as trouble."""
 
         def run() -> None:
             try:
                 work()
-            except KimiNbError as error:
-                self.trouble = error
+            except Exception as error:  # noqa: BLE001 - nobody sees what a thread raises
+                self.trouble = _trouble(error)
             finally:
                 self.refresh()
 
@@ -193,3 +194,16 @@ class Panel(anywidget.AnyWidget):
             return still, {}
         live = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         return {**still, "application/vnd.jupyter.widget-view+json": live}, {}
+
+
+def _trouble(error: Exception) -> KimiNbError:
+    """Return what went wrong as it is shown; what nobody foresaw is logged whole."""
+    if isinstance(error, KimiNbError):
+        return error
+    logging.getLogger(__name__).error("unforeseen in a panel", exc_info=error)
+    return KimiNbError(
+        "KNB953",
+        "that did not work, for a reason that nobody foresaw",
+        why=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+        fix="Try again; if it stays, report it with the log of the kernel.",
+    )
