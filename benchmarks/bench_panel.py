@@ -111,8 +111,8 @@ def main() -> int:
         ("last of 600 moves to its numbers", [one["settled"] for one in sweeps], SETTLED_MS),
     ]
     print(
-        f"machine: {platform.machine()}, {os.cpu_count()} processors on which {os.getloadavg()[0]:.1f} want to "
-        f"work, {platform.system()}, Python {platform.python_version()}"
+        f"machine: {platform.machine()}, {os.cpu_count()} processors and a load of {os.getloadavg()[0]:.1f}, "
+        f"{platform.system()}, Python {platform.python_version()}"
     )
     print(f"{'':<40}{'median':>12}{'95 of 100':>12}{'target':>12}{'ratio':>8}")
     for name, taken, target in rows:
