@@ -32,6 +32,7 @@
 # - [When the answer is empty](#When-the-answer-is-empty)
 # - [Answers in a fixed form](#Answers-in-a-fixed-form)
 # - [What errors look like](#What-errors-look-like)
+# - [The same in a panel](#The-same-in-a-panel)
 # - [Stop the engine](#Stop-the-engine)
 # - [Copy-paste recipe](#Copy-paste-recipe)
 #
@@ -374,6 +375,19 @@ texts(
 )
 
 # %% [markdown]
+# ## The same in a panel
+#
+# All of this with a text field: thinking folded away, both modes, sampling, tools to tick, the figures below each answer, **Stop** and **Regenerate**, and any question as a program to copy. What you say is kept in a folder of your own and found again tomorrow. In a headless run you see the panel as a summary.
+
+# %%
+import kimi_nb.panel
+
+panel = kimi_nb.panel.chat(engine, api_key_env=engine_key_env if engine_url else None)
+panel
+
+# %% [markdown]
+# It talks to whatever has an engine: the name of a server that `kimi-nb serve` runs, an address, a `LlamaServer`. The next cell stops the one of this notebook, so run it when you have chatted enough.
+#
 # ## Stop the engine
 #
 # A server that the notebook started also ends with the notebook. Stopping it here frees the memory at once.

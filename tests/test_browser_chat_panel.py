@@ -254,12 +254,10 @@ def test_two_tabs_show_the_same_stream(lab, page, browser):  # noqa: F811 - as a
     assert wrong == []
 
 
-@pytest.mark.parametrize("look", ["JupyterLab Light", "JupyterLab Dark"])
-def test_nothing_that_axe_finds_wide_or_narrow(lab, page, look):
+def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(lab, page):
     from axe_playwright_python.sync_playwright import Axe
 
     panel = opened(lab, page)
-    theme(page, look)
     page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
     ask(panel, EXPERTS)
     expect(state(panel)).to_contain_text("Answered.")
@@ -267,8 +265,10 @@ def test_nothing_that_axe_finds_wide_or_narrow(lab, page, look):
     ask(panel, "What is the weather in Rome?")
     expect(replies(panel).nth(1)).to_contain_text(re.compile("tokens/s.*tokens/s", re.DOTALL))
     expect(state(panel)).to_contain_text("Answered.")
-    page.evaluate("() => { document.querySelector('.knb').parentElement.style.width = '1000px'; }")
-    screenshot(panel, f"chat-{look.split()[-1].lower()}")
+    wide(page, 1000)
+    for look in ("JupyterLab Dark", "JupyterLab Light"):
+        theme(page, look)
+        screenshot(panel, f"chat-{look.split()[-1].lower()}")
     for fold in ("Settings", re.compile("^Tools"), "As a program"):
         panel.get_by_text(fold).first.click()
     panel.get_by_label("Sampling").select_option("My own")
@@ -276,13 +276,20 @@ def test_nothing_that_axe_finds_wide_or_narrow(lab, page, look):
     panel.get_by_role("button", name="Edit", exact=True).first.click()
     expect(panel.get_by_label("Edit your message")).to_be_visible()
     panel.get_by_role("button", name="Delete", exact=True).click()
-    for width in (400, 1000):
-        page.evaluate(
-            "width => { document.querySelector('.knb').parentElement.style.width = width + 'px'; }", width
-        )
-        only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
-        found = Axe().run(page, context=".knb", options=only).response
-        broken = [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]]
-        assert broken == []
-        assert len(found["passes"]) > 10
-        assert panel.evaluate("at => at.scrollWidth <= at.clientWidth + 1")
+    expect(panel.get_by_text("Delete this conversation for good?")).to_be_visible()
+    only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
+    for look in ("JupyterLab Light", "JupyterLab Dark"):
+        theme(page, look)
+        for width in (400, 1000):
+            wide(page, width)
+            found = Axe().run(page, context=".knb", options=only).response
+            broken = [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]]
+            assert broken == []
+            assert len(found["passes"]) > 10
+            assert panel.evaluate("at => at.scrollWidth <= at.clientWidth + 1")
+
+
+def wide(page, width):
+    page.evaluate(
+        "width => { document.querySelector('.knb').parentElement.style.width = width + 'px'; }", width
+    )

@@ -23,7 +23,7 @@ from kimi_nb.panel import chat_controls as controls
 from kimi_nb.panel import chat_view as view
 from kimi_nb.panel import nodes as n
 from kimi_nb.panel.chat_live import Live
-from kimi_nb.panel.widget import Panel
+from kimi_nb.panel.widget import Panel, is_headless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +41,7 @@ _EVERY_S = 0.05
 _KEEP_EVERY_S = 5.0
 _LONGEST_S = 7 * 86400.0
 _SILENCE_S = 3600.0
+_STILL_WAIT_S = 30.0
 _NONE_YET = ("KNB533", "KNB538")
 _BUSY = "An answer is under way"
 
@@ -59,6 +60,7 @@ class ChatPanel(Panel):
         history: Path | None = None,
     ) -> None:
         self._find = find
+        self._still = is_headless()
         own = {each.name: each for each in map(as_tool, tools)}
         self._tools: dict[str, Tool] = {each.name: each for each in sample_tools(folder)} | own
         self._history = History(history)
@@ -111,6 +113,11 @@ class ChatPanel(Panel):
             if thread is not None:
                 thread.join(timeout_s)
         return self
+
+    def _repr_mimebundle_(self, **given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        if self._still:
+            self.wait(_STILL_WAIT_S)  # a summary does not change any more
+        return super()._repr_mimebundle_(**given)
 
     # What is chosen
 
@@ -166,7 +173,9 @@ class ChatPanel(Panel):
     def draw(self) -> list[Node]:
         """Return the panel as it is now."""
         busy = _BUSY if self.busy else ""
-        items = [n.heading("Chat", level=2), self._whom(), self._which(busy)]
+        items = [n.heading("Chat", level=2), self._whom()]
+        if not self._still:
+            items.append(self._which(busy))
         turns = self._conversation.turns
         if not turns:
             items.append(n.text(self._invitation(), tone="quiet", key="empty"))
@@ -178,6 +187,8 @@ class ChatPanel(Panel):
         items.append(n.text(self._state(), live=True, key="state"))
         if self.trouble is not None:
             items.append(n.text(str(self.trouble), tone="bad", live=True, key="trouble"))
+        if self._still:
+            return items  # nobody is there to press anything
         label = "Your message (Enter sends it, Shift+Enter starts a new line)"
         items.append(n.area("ask", label, "", version=self._sent, enter="send"))
         modes = [(mode.name, mode.name.capitalize()) for mode in known_model(self._model).modes]
@@ -257,14 +268,13 @@ class ChatPanel(Panel):
 
     def _as_program(self) -> Node:
         language = self.chosen["language"]
+        what = "The last question" if self._conversation.turns else "An example"
         items: list[Node] = [
             n.select("language", "Copy as", language, [(name, name) for name in LANGUAGES]),
         ]
         if self._reached is not None:
             try:
-                items.append(
-                    n.code(f"The last question, {language}", self._snippet(self._reached), key="program")
-                )
+                items.append(n.code(f"{what}, {language}", self._snippet(self._reached), key="program"))
                 if self._reached.key_env:
                     words = f"It takes the key from the environment variable {self._reached.key_env}."
                     items.append(n.text(words, tone="quiet", key="key"))
