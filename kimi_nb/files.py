@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "at_home",
     "cache_home",
     "chats_home",
     "make_folder",
@@ -22,11 +23,19 @@ __all__ = [
 ]
 
 
+def at_home(path: Path | str | os.PathLike[str]) -> Path:
+    """Return a path with a leading ``~`` replaced by the home folder; unlike pathlib's, it never raises.
+
+    Where nobody has such a home, the path stays as it is, and is one that is not there.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises
+
+
 def cache_home() -> Path:
     """Return the folder for builds and other things that can be made again (``KIMI_NB_CACHE`` moves it)."""
     from platformdirs import user_cache_path
 
-    return Path(os.environ.get("KIMI_NB_CACHE") or user_cache_path("kimi-nb")).expanduser().absolute()
+    return at_home(os.environ.get("KIMI_NB_CACHE") or user_cache_path("kimi-nb")).absolute()
 
 
 def models_home() -> Path:
@@ -34,7 +43,7 @@ def models_home() -> Path:
     from platformdirs import user_data_path
 
     chosen = os.environ.get("KIMI_NB_MODELS") or user_data_path("kimi-nb") / "models"
-    return Path(chosen).expanduser().absolute()
+    return at_home(chosen).absolute()
 
 
 def chats_home() -> Path:
@@ -42,7 +51,7 @@ def chats_home() -> Path:
     from platformdirs import user_data_path
 
     chosen = os.environ.get("KIMI_NB_CHATS") or user_data_path("kimi-nb") / "chats"
-    return Path(chosen).expanduser().absolute()
+    return at_home(chosen).absolute()
 
 
 def make_folder(path: Path) -> None:

@@ -217,3 +217,23 @@ def test_every_verb_and_option_mentioned_is_there(mention, capsys):
         main([verb, "--help"])
     known = re.findall(r"--[a-z-]+", capsys.readouterr().out)
     assert [word for word in words if word.startswith("--") and word not in known] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan", "--gguf", "~no-such-person/model.gguf"],
+        ["plan", "--plan", "~no-such-person/plan.json"],
+        ["plan", "--model", "nano", "--machine", "~no-such-person/machine.json"],
+        ["plan", "--model", "nano", "--save", "~no-such-person/plan.json/"],
+        ["estimate", "--gguf", "~no-such-person/model.gguf"],
+        ["rehearse", "--gguf", "~no-such-person/model.gguf"],
+        ["serve", "--model", "~no-such-person/model.gguf"],
+        ["check", "--machine", "~no-such-person/machine.json"],
+    ],
+)
+def test_a_home_that_nobody_has_is_a_place_that_is_not_there(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~no-such-person").touch()  # so that --save finds no folder of that name either
+    assert main(words) in {1, 2}
+    assert re.search(r"KNB\d{3}", capsys.readouterr().err)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from kimi_nb.errors import UsageError
+from kimi_nb.files import at_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,7 @@ class Confined:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser().absolute().resolve()
+        self.root = at_home(root).absolute().resolve()
         if not self.root.is_dir():
             raise UsageError(
                 "KNB622",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kimi_nb.errors import UsageError
-from kimi_nb.files import chats_home, make_folder, write_bytes
+from kimi_nb.files import at_home, chats_home, make_folder, write_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ class History:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = (folder or chats_home()).expanduser().absolute()
+        self.folder = at_home(folder or chats_home()).absolute()
         self._read: dict[str, tuple[tuple[int, int], Entry | None]] = {}
 
     def entries(self) -> list[Entry]:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from kimi_nb.chat.failures import explain
 from kimi_nb.engine.endpoint import Engine, EngineKind
 from kimi_nb.errors import UsageError
+from kimi_nb.files import at_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,7 +94,7 @@ def read_key(variable: str | None, file: Path | None) -> str:
     elif file is not None:
         where = str(file)
         try:
-            key = file.expanduser().read_text(encoding="utf-8")
+            key = at_home(file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise _no_key(where, f"it cannot be read ({getattr(error, 'strerror', error)})") from None
     else:
@@ -191,7 +192,7 @@ def started_engine(model: str, progress: Callable[[str, float | None], None]) ->
 
         path = nano_path()
     else:
-        path = Path(model).expanduser()
+        path = at_home(model)
         if not path.is_file():
             raise UsageError(
                 "KNB640",

@@ -16,6 +16,7 @@ from kimi_nb.engine.planned import planned
 from kimi_nb.engine.running import Running, announce, claim, find, forget, running, stop
 from kimi_nb.engine.runtime_folder import forget_key, keep_key
 from kimi_nb.errors import ServerError, UsageError
+from kimi_nb.files import at_home
 from kimi_nb.plan.arguments import add_settings, read_settings
 from kimi_nb.progress import ProgressLine, bar
 
@@ -157,7 +158,7 @@ def _logs(args: argparse.Namespace) -> int:
 def _words(args: argparse.Namespace, settings: list[str]) -> list[str]:
     """Return the options again, for a server of its own."""
     given = {
-        "--model": args.model if args.model == "nano" else str(Path(args.model).expanduser().absolute()),
+        "--model": args.model if args.model == "nano" else str(at_home(args.model).absolute()),
         "--name": args.name,
         "--alias": args.alias,
         "--port": str(args.port),

@@ -23,6 +23,7 @@ from kimi_nb.engine.server_process import Progress, ServerProcess
 from kimi_nb.engine.server_state import ServerState, StateMachine
 from kimi_nb.engine.server_watch import Probe, RestartPolicy, Watch
 from kimi_nb.errors import KimiNbError, ServerError
+from kimi_nb.files import at_home
 from kimi_nb.plan import Settings
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class LlamaServer:
         stall_s: float = 300.0,
         allow_header_only: bool = False,
     ) -> None:
-        self.model = Path(model).expanduser().absolute()
+        self.model = at_home(model).absolute()
         self.alias = form.check_alias(_name_of(self.model) if alias is None else alias)
         given = settings or Settings()
         parallel = given.parallel or 1

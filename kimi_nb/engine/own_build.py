@@ -6,9 +6,13 @@ import os
 import re
 import subprocess
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kimi_nb.errors import BuildError
+from kimi_nb.files import at_home
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["VARIABLE", "backend_of", "own_folder", "version_of"]
 
@@ -26,7 +30,7 @@ def own_folder() -> Path | None:
     named = os.environ.get(VARIABLE)
     if not named:
         return None
-    top = Path(named).expanduser().absolute()
+    top = at_home(named).absolute()
     for folder in (top, top / "bin", top / "build/bin"):
         if os.access(folder / "llama-server", os.X_OK):
             return folder

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kimi_nb.errors import ServerError
-from kimi_nb.files import cache_home, write_text
+from kimi_nb.files import at_home, cache_home, write_text
 
 __all__ = ["forget_key", "keep_key", "runtime_folder"]
 
@@ -27,7 +27,7 @@ def runtime_folder() -> Path:
     """
     session = os.environ.get("XDG_RUNTIME_DIR")
     usual = Path(session) / "kimi-nb" if session and Path(session).is_dir() else cache_home() / "run"
-    folder = Path(os.environ.get("KIMI_NB_RUNTIME") or usual).expanduser().absolute()
+    folder = at_home(os.environ.get("KIMI_NB_RUNTIME") or usual).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = folder.lstat()

@@ -15,7 +15,7 @@ from pathlib import Path
 from kimi_nb.engine import sdist
 from kimi_nb.engine.storage import engine_home, require_folder, storage_errors
 from kimi_nb.errors import BuildError, UsageError
-from kimi_nb.files import sha256_file, write_json
+from kimi_nb.files import at_home, sha256_file, write_json
 
 __all__ = ["Source", "fetch_ref", "fetched_ref", "folder_source", "pinned_source"]
 
@@ -52,7 +52,7 @@ def folder_source(folder: Path) -> Source:
     Raises:
         UsageError: The folder does not hold llama.cpp.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = at_home(folder).absolute()
     lacking = [name for name in ("CMakeLists.txt", "include/llama.h") if not (folder / name).is_file()]
     if lacking:
         raise UsageError(

@@ -6,9 +6,9 @@ import json
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 
 from kimi_nb.errors import UsageError
+from kimi_nb.files import at_home
 from kimi_nb.machine.machine import Machine
 
 __all__ = ["load_profile", "machine_named", "profiles"]
@@ -51,7 +51,7 @@ def machine_named(name: str) -> Machine:
     Raises:
         UsageError: It is neither (KNB133), or the file is not a machine file (KNB131, KNB132).
     """
-    path = Path(name).expanduser()
+    path = at_home(name)
     if name and name not in profiles() and path.exists():
         return Machine.load(path)
     return load_profile(name)

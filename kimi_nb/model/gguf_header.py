@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kimi_nb.files import at_home
 from kimi_nb.model.gguf_faults import fault
 from kimi_nb.model.gguf_scan import HeaderScan
 from kimi_nb.model.gguf_source import FileSource
@@ -13,6 +13,7 @@ from kimi_nb.model.splits import assemble, shard_names, split_count
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from kimi_nb.model.gguf_model import Model
     from kimi_nb.model.gguf_scan import Header
@@ -38,7 +39,7 @@ def read_header(
         UsageError: KNB330, there is no such file.
         ModelFileError: KNB300 to KNB332, the file or one of its shards is damaged, missing or of another set.
     """
-    file = Path(path).expanduser()
+    file = at_home(path)
     given = _read_one(file, check_data=check_data, allow_header_only=allow_header_only)
     count = split_count(given)
     if count == 1:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anywidget
 import ipywidgets
 import traitlets
 
+from kimi_nb.files import at_home
 from kimi_nb.model import catalog
 from kimi_nb.panel import nodes as n
 from kimi_nb.panel.chat_panel import ChatPanel, finder
@@ -22,6 +22,7 @@ from kimi_nb.panel.widget import is_headless
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from kimi_nb.machine import Machine
     from kimi_nb.panel.widget import Panel
@@ -107,7 +108,7 @@ class Dashboard(anywidget.AnyWidget):
             self.download.choose(source=key, quant=quant)
 
     def _follow_download(self) -> None:
-        self.server.models_folder = Path(self.download.chosen["folder"]).expanduser()
+        self.server.models_folder = at_home(self.download.chosen["folder"])
         self.server.look_soon()
 
     def _follow_server(self) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kimi_nb.errors import UsageError
+from kimi_nb.files import at_home
 from kimi_nb.model import catalog
 from kimi_nb.panel import nodes as n
 
@@ -51,7 +51,7 @@ def target_of(chosen: Mapping[str, str]) -> tuple[str, str | None]:
     if chosen["source"] == PLAN:
         from kimi_nb.plan import Plan
 
-        planned = Plan.load(Path(chosen["plan"]).expanduser()).model
+        planned = Plan.load(at_home(chosen["plan"])).model
         if planned.repo is None:
             raise UsageError(
                 "KNB980",

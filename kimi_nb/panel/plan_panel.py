@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from kimi_nb.errors import KimiNbError, UsageError
+from kimi_nb.files import at_home
 from kimi_nb.machine import load_profile, machine_named, probe, profiles
 from kimi_nb.model import catalog
 from kimi_nb.panel import nodes as n
@@ -423,7 +424,7 @@ class PlanPanel(JobPanel):
     def press_save(self, _fields: Mapping[str, str]) -> None:
         """Save the plan to a file that `kimi-nb serve` and others read."""
         done, subject, machine = self.computed, self._shown(), self._machine
-        path = Path(self.chosen["plan_file"]).expanduser().absolute()
+        path = at_home(self.chosen["plan_file"]).absolute()
         if machine is None or done.forecast is None:
             raise UsageError(
                 "KNB952",
@@ -449,7 +450,7 @@ class PlanPanel(JobPanel):
 
     def press_open(self, _fields: Mapping[str, str]) -> None:
         """Show a plan that was saved."""
-        path = Path(self.chosen["plan_file"]).expanduser().absolute()
+        path = at_home(self.chosen["plan_file"]).absolute()
         self.show_plan(Plan.load(path))
         self.note = f"Opened {path}."
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.errors import UsageError
+from kimi_nb.files import at_home
 from kimi_nb.machine import load_profile, profiles, typed_machine
 from kimi_nb.model import catalog, named_model, read_header
 from kimi_nb.model.candidates import Candidate, candidates
@@ -53,7 +54,7 @@ def subject_of(source: str, quant: str, file: str) -> Subject:
         KimiNbError: The header cannot be read.
     """
     if source == FILE:
-        path = Path(file).expanduser().absolute()
+        path = at_home(file).absolute()
         return Subject(read_header(path), path, alias=path.stem or "model")
     model = named_model(source, quant or None)
     return Subject(model, _path(model, source, quant) if quant else Path(model.source), alias=source)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kimi_nb.engine.planned import place_of, planned
 from kimi_nb.engine.server_command import check_port
 from kimi_nb.errors import UsageError
+from kimi_nb.files import at_home
 from kimi_nb.panel import nodes as n
 from kimi_nb.panel.words import tokens
 from kimi_nb.plan import Settings
@@ -87,7 +88,7 @@ class Wanted:
             ModelFileError: nano is damaged.
         """
         if self.model != NANO:
-            return Path(self.model).expanduser().absolute()
+            return at_home(self.model).absolute()
         from kimi_nb.nano import nano_path
 
         return nano_path()

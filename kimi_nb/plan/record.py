@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import stat
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kimi_nb.errors import UsageError
-from kimi_nb.files import write_json
+from kimi_nb.files import at_home, write_json
 from kimi_nb.plan.limits import Limits
 from kimi_nb.plan.memory_verdict import GpuMemory, HostMemory, MemoryReport
 from kimi_nb.plan.settings import Settings
@@ -18,6 +17,7 @@ from kimi_nb.records import RecordError, from_plain, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from kimi_nb.model.candidates import Candidate
 
@@ -159,6 +159,7 @@ class Plan:
         Raises:
             UsageError: KNB377, the file cannot be written there.
         """
+        path = at_home(path)
         try:
             if path.is_dir():
                 raise IsADirectoryError(21, "it is a folder")
@@ -178,7 +179,7 @@ class Plan:
         Raises:
             UsageError: KNB375, the file cannot be read or is not JSON; or as from :meth:`from_dict`.
         """
-        path = Path(path).expanduser()
+        path = at_home(path)
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):

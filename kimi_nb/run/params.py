@@ -16,10 +16,10 @@ import difflib
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.errors import UsageError
+from kimi_nb.files import at_home
 from kimi_nb.run.secrets import looks_secret
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def existing_file(*, empty: bool = False) -> Rule:
     def accepts(value: Any) -> bool:
         if value == "":
             return empty
-        return isinstance(value, str | os.PathLike) and Path(value).expanduser().exists()
+        return isinstance(value, str | os.PathLike) and at_home(value).exists()
 
     return Rule("a file or folder that exists" + (" (or empty)" if empty else ""), accepts)
 

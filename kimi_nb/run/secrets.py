@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+from kimi_nb.files import at_home
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,8 +105,8 @@ class Secrets:
 
 def _hub_token() -> str | None:
     """Return the token that ``hf auth login`` has stored, which huggingface_hub would use."""
-    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-    path = Path(os.environ.get("HF_TOKEN_PATH") or home / "token").expanduser()
+    home = at_home(os.environ.get("HF_HOME") or "~/.cache/huggingface")
+    path = at_home(os.environ.get("HF_TOKEN_PATH") or home / "token")
     try:
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):

@@ -13,6 +13,7 @@ from kimi_nb.engine.fetch.manifest import Manifest, RemoteFile
 from kimi_nb.engine.fetch.remote import quant_of
 from kimi_nb.engine.fetch.shelf import Entry
 from kimi_nb.errors import UsageError
+from kimi_nb.files import at_home
 from kimi_nb.model.header_only import refuse_header_only
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def hub_cache() -> Path:
     """Return huggingface_hub's cache folder, by its own rules."""
     base = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or Path(base, "hub")
-    return Path(os.path.expandvars(named)).expanduser()
+    return at_home(os.path.expandvars(named))
 
 
 def recognise(folder: Path) -> Found:
@@ -57,7 +58,7 @@ def recognise(folder: Path) -> Found:
         UsageError: There is no such folder (KNB416).
         ModelFileError: It holds no weights (KNB323).
     """
-    folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - resolve() would leave the cache's links
+    folder = Path(os.path.abspath(at_home(folder)))  # noqa: PTH100 - resolve() would leave the cache's links
     refuse_header_only(folder)
     if folder.is_file():
         folder = folder.parent

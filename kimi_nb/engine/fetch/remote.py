@@ -31,6 +31,7 @@ from kimi_nb.engine.fetch.trouble import (
 )
 from kimi_nb.engine.fetch.wire import Answer, Wire
 from kimi_nb.errors import UsageError
+from kimi_nb.files import at_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -83,7 +84,7 @@ def token_of(token: str | None) -> str | None:
     home = Path(
         os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
     )
-    if not Path(os.environ.get("HF_TOKEN_PATH") or home / "token").expanduser().is_file():
+    if not at_home(os.environ.get("HF_TOKEN_PATH") or home / "token").is_file():
         return None
     from huggingface_hub import get_token  # it renews a token that came from a browser login
 

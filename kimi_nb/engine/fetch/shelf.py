@@ -19,7 +19,7 @@ from kimi_nb.engine.fetch.manifest import Manifest, RemoteFile
 from kimi_nb.engine.fetch.running import MARK
 from kimi_nb.engine.fetch.trouble import disk_error
 from kimi_nb.errors import DownloadError
-from kimi_nb.files import models_home, write_json
+from kimi_nb.files import at_home, models_home, write_json
 
 if TYPE_CHECKING:
     import os
@@ -93,7 +93,7 @@ class Shelf:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = (folder or models_home()).expanduser().absolute()
+        self.folder = at_home(folder or models_home()).absolute()
         self.state = self.folder / ".kimi-nb"
 
     # ---- sets

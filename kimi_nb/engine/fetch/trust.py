@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kimi_nb.engine.fetch.shelf import Shelf
 from kimi_nb.errors import KimiNbError
+from kimi_nb.files import at_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ def trust(path: Path) -> Trust | None:
         path: Any file of the set. Folders above it are looked at, and the usual models folder, which
             remembers what was adopted elsewhere.
     """
-    path = path.expanduser().absolute()
+    path = at_home(path).absolute()
     for shelf in _shelves(path):
         try:
             entries = list(shelf.entries())
