@@ -176,6 +176,8 @@ def test_what_cannot_fit_says_by_how_much_and_the_planner_mends_it(lab, page):
     expect(panel.get_by_text("Why this plan")).to_be_visible()
     expect(verdict(panel)).to_contain_text("Fits")
     chosen = command(panel).inner_text()
+    panel.get_by_role("button", name="Copy: The command").click()
+    expect(panel.get_by_text("Copied", exact=True)).to_be_visible()
     panel.get_by_label("File of the plan").fill("clicked.json")
     panel.get_by_role("button", name="Save plan").click()
     expect(panel.get_by_text(re.compile("^Saved to"))).to_be_visible()
