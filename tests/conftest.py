@@ -1,14 +1,37 @@
 """Shared parts of the tests: the real llama.cpp programs, and nano on a real llama-server."""
 
+import importlib
+import pkgutil
 import signal
+from contextlib import suppress
+from functools import cache
 
 import pytest
+
+import kimi_nb
 
 # A shell that starts us in the background leaves SIGINT ignored, and nohup SIGHUP; every process we start would
 # inherit that, and the tests of these signals wait for ever. With a handler here, what we start gets the default again.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@cache
+def load_all_of_ours():
+    for module in pkgutil.walk_packages(kimi_nb.__path__, "kimi_nb."):
+        with suppress(ImportError):  # what is only there for training, or on another system
+            importlib.import_module(module.name)
+
+
+@pytest.hookimpl
+def pytest_runtest_setup(item):
+    """Hypothesis draws constants that it finds in our modules, those that are loaded.
+
+    One that is first loaded while a test runs would change what is drawn, and the test be called flaky.
+    """
+    if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        load_all_of_ours()
 
 
 @pytest.fixture(scope="session")
