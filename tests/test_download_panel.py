@@ -90,9 +90,9 @@ def test_what_would_come_is_said_before_the_first_byte(hub, repo, tmp_path):
     panel = opened(hub, tmp_path / "models")
     said = words(panel)
     size = sum(path.stat().st_size for path in repo.glob("Q4/*"))
-    assert f"3 files, {size / 1e6:.1f} MB: {size / 1e6:.1f} MB to fetch." in said
-    assert "free," in said
-    assert "afterwards" in said
+    assert f"To fetch: {size / 1e6:.1f} MB, 3 files, {size / 1e6:.1f} MB in all" in said
+    assert "Free afterwards: " in said
+    assert "GB free now" in said
     assert "Licence: modified-mit." in said
     assert hub.find(REPO, "main")[0][:12] in said
     assert state(panel) == "Not begun."
@@ -107,7 +107,7 @@ def test_download_pause_and_resume(hub, repo, tmp_path):
     panel.press("start")
     wait_for(lambda: (whole(panel)["fraction"] or 0) > 0.1)
     assert state(panel) == "Downloading ..."
-    assert "/s over the last minute" in whole(panel)["said"]
+    wait_for(lambda: "/s, over the last minute\nTime left: " in words(panel))
     assert button(panel, "start")["disabled"] == "It is under way."
     started = time.monotonic()
     panel.press("pause")
@@ -214,7 +214,7 @@ def test_what_stops_it_on_the_way_is_told_and_tried_again(hub, repo, tmp_path):
     hub.faults = [Fault("flip", times=1000, at=MIB)]
     panel.press("start")
     ended(panel)
-    assert "KNB412" in words(panel) or "KNB413" in words(panel)
+    assert "KNB412" in words(panel)
     assert button(panel, "start")["label"] == "Try again"
     assert n.find(panel.view["nodes"], "text", key="state")["tone"] == "bad"
     hub.faults = []
@@ -243,7 +243,7 @@ def test_offline_what_is_here_is_still_shown(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     panel = opened(hub, tmp_path)
     assert state(panel).startswith("Whole")
-    assert "nothing to fetch" in words(panel)
+    assert "To fetch: nothing" in words(panel)
     panel.choose(repo_quant="Q2")
     assert "KNB407" in words(looked(panel))
 
@@ -294,7 +294,7 @@ def test_removing_asks_first_and_takes_its_own_files_only(hub, tmp_path):
     for quant in ("Q4", "Q2"):
         download(REPO, quant, endpoint=hub.endpoint, folder=tmp_path)
     panel = opened(hub, tmp_path)
-    assert panel.chosen["set"] == NAME
+    assert n.find(panel.view["nodes"], "select", name="set")["value"] == NAME
     panel.press("remove")
     assert f"Removing {NAME} deletes 3 files and frees 12.6 MB." in words(panel)
     panel.press("keep")

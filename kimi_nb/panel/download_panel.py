@@ -36,6 +36,7 @@ __all__ = ["DownloadPanel"]
 _WHAT = ("source", "quant", "repo", "repo_quant", "plan", "folder")
 _TYPING_S = 0.8
 _OFTEN_S, _SELDOM_S, _SETTLED_S = 0.5, 2.0, 600.0
+_LOOK_S = 2.0
 
 
 class DownloadPanel(Panel):
@@ -86,7 +87,7 @@ class DownloadPanel(Panel):
         looking = self._looking
         if looking is not None:
             looking.join(timeout_s)
-        for name in (self._name, self.chosen["set"]):
+        for name in (self._name, self._listed):
             work = latest(name, self._shelf.folder)
             if work is not None:
                 work.wait(timeout_s)
@@ -104,11 +105,8 @@ class DownloadPanel(Panel):
             chosen = possible({**self.chosen, **proposal["value"]})
             if tuple(chosen[name] for name in _WHAT) != self._what:
                 self._aim(chosen)
-            sets = [one.entry.manifest.name for one in self._sets]
-            if chosen["set"] not in sets:
-                chosen["set"] = self._name if self._name in sets else (sets or [""])[0]
-            if self._removal is not None and self._removal.entry.manifest.name != chosen["set"]:
-                self._removal = None
+            if chosen["set"] != self.chosen.get("set"):
+                self._removal = None  # that was asked about another one
             return chosen
 
     def _aim(self, chosen: Mapping[str, str]) -> None:
@@ -176,9 +174,16 @@ class DownloadPanel(Panel):
         """What this process does with the chosen set, or did last."""
         return latest(self._name, self._shelf.folder) if self._name else None
 
+    @property
+    def _listed(self) -> str:
+        """The set that is chosen in the list of those here; empty if there is none."""
+        sets = [one.entry.manifest.name for one in self._sets]
+        chosen = str(self.chosen.get("set", ""))
+        return next((name for name in (chosen, self._name, *sets) if name in sets), "")
+
     def _check(self) -> Work | None:
         """Return what this process does, or did last, to verify the set chosen in the list."""
-        name = self.chosen.get("set")
+        name = self._listed
         work = latest(name, self._shelf.folder) if name else None
         return None if work is None or work.task is Task.DOWNLOAD else work
 
@@ -193,12 +198,15 @@ class DownloadPanel(Panel):
 
         A tab that is closed does not hear it, and the notebook server keeps what it missed.
         """
-        began, moving = time.monotonic(), True
+        began = looked = time.monotonic()
+        moving = True
         while moving:
             spent = min(1.0, (time.monotonic() - began) / _SETTLED_S)
             time.sleep(_OFTEN_S + (_SELDOM_S - _OFTEN_S) * spent)
             with self._lock:
-                if self._work is None or not self._work.active:
+                now = time.monotonic()
+                if self._work is None or not self._work.active or now - looked > _LOOK_S:
+                    looked = now
                     self._look_here()
                 moving = self._moving()
                 if not moving:
@@ -216,7 +224,6 @@ class DownloadPanel(Panel):
                 self._ask()
             else:
                 self._look_here()
-            self.chosen = dict(self.chosen)  # settles it anew: the list may have grown
 
     def _now(self) -> Progress | None:
         work = self._work
@@ -236,7 +243,12 @@ class DownloadPanel(Panel):
         ]
         return [
             n.heading("Download: what comes, and whether it is whole", level=2),
-            n.columns([n.group("Choices", choices, key="choices"), n.group("State", shown)]),
+            n.columns(
+                [
+                    n.group("Choices", choices, key="choices", quiet=True),
+                    n.group("State", shown, key="state", quiet=True),
+                ]
+            ),
         ]
 
     def _busy(self) -> bool:
@@ -267,7 +279,9 @@ class DownloadPanel(Panel):
         whole = now is not None and bool(now.files) and all(f.state is State.DONE for f in now.files)
         if active or now is not None:
             items += view.work_bar(self._name, now)
-        again = "Resume" if now is not None and now.done_bytes else "Download"
+        if active:
+            items += view.pace(now)
+        again = "Resume" if now is not None and now.done_bytes and not whole else "Download"
         if work is not None and work.phase is Phase.FAILED and not whole:
             again = "Try again"
         why_not = "It is under way." if active else "It is whole already." if whole else ""
@@ -298,9 +312,12 @@ class DownloadPanel(Panel):
 
     def _models(self) -> list[Node]:
         if not self._sets:
-            return [n.text(f"None yet in {self._shelf.folder}.", tone="quiet", key="none")]
+            return [
+                n.text(f"None yet in {self._shelf.folder}.", tone="quiet", key="none"),
+                *self._last_words(),
+            ]
         names = [one.entry.manifest.name for one in self._sets]
-        chosen, check = self.chosen["set"], self._check()
+        chosen, check = self._listed, self._check()
         active = check is not None and check.active
         going = latest(chosen, self._shelf.folder)
         busy = "Something is under way with it." if going is not None and going.active else ""
@@ -326,11 +343,13 @@ class DownloadPanel(Panel):
             sure = [n.button("sure", "Yes, remove it", about=chosen), n.button("keep", "No, keep it")]
             words = n.text(view.removal(self._removal), tone="warn", live=True, key="removal")
             items.append(n.group("Remove it?", [words, n.row(sure)], key="removing"))
+        return [*items, *self._last_words()]
+
+    def _last_words(self) -> list[Node]:
+        """Return what came of the last button."""
         if self.trouble is not None:
-            items += view.trouble(self.trouble)
-        elif self._note:
-            items.append(n.text(self._note, live=True, key="note"))
-        return items
+            return view.trouble(self.trouble)
+        return [n.text(self._note, live=True, key="note")] if self._note else []
 
     # Buttons
 
@@ -351,11 +370,11 @@ class DownloadPanel(Panel):
 
     def press_verify(self, _fields: Mapping[str, str]) -> None:
         """Read every byte of the set chosen in the list again."""
-        self._begin(Task.VERIFY, *self._listed())
+        self._begin(Task.VERIFY, *_parted(self._listed))
 
     def press_repair(self, _fields: Mapping[str, str]) -> None:
         """Fetch again what is broken of it."""
-        self._begin(Task.REPAIR, *self._listed())
+        self._begin(Task.REPAIR, *_parted(self._listed))
 
     def press_stop(self, _fields: Mapping[str, str]) -> None:
         """Stop reading it."""
@@ -365,7 +384,7 @@ class DownloadPanel(Panel):
     def press_remove(self, _fields: Mapping[str, str]) -> None:
         """Ask whether it shall be removed."""
         self._note = ""
-        self._removal = plan_removal(self._shelf, find(self._shelf, self.chosen["set"]))
+        self._removal = plan_removal(self._shelf, find(self._shelf, self._listed))
 
     def press_keep(self, _fields: Mapping[str, str]) -> None:
         """Do not remove it."""
@@ -380,13 +399,8 @@ class DownloadPanel(Panel):
         name = removal.entry.manifest.name
         self._note = f"{name} was removed."
         self._look_here()
-        self.chosen = dict(self.chosen)
         if name == self._name:
             self._ask()
-
-    def _listed(self) -> tuple[str, str | None]:
-        repo, _, quant = self.chosen["set"].rpartition(":")
-        return repo, quant
 
     def _begin(self, task: Task, model: str, quant: str | None, *, options: Options | None = None) -> None:
         self._note, self._removal = "", None
@@ -399,3 +413,9 @@ class DownloadPanel(Panel):
             options=options or self._options,
         )
         self._look_here()
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """Return repository and quant of a set's name."""
+    repo, _, quant = name.rpartition(":")
+    return repo, quant

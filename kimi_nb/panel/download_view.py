@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kimi_nb.errors import KimiNbError
     from kimi_nb.panel.nodes import Node, Tone
 
-__all__ = ["facts", "file_bars", "models_table", "removal", "state", "sum_of", "trouble", "work_bar"]
+__all__ = ["facts", "file_bars", "models_table", "pace", "removal", "state", "sum_of", "trouble", "work_bar"]
 
 _FILE_STATES = {
     State.WAITING: "waiting",
@@ -44,15 +44,19 @@ _SET_STATES = {
 
 def facts(plan: DownloadPlan) -> list[Node]:
     """Return what would be fetched, and what speaks for and against it."""
-    manifest = plan.manifest
-    count = len(manifest.files)
-    files = f"{count} file{'' if count == 1 else 's'}, {gb(manifest.size)}"
-    here = manifest.size - plan.fetch_bytes
-    to_fetch = "nothing to fetch" if not plan.fetch_bytes else f"{gb(plan.fetch_bytes)} to fetch"
-    rest = f", {gb(here)} of it here" if here > 0 and plan.fetch_bytes else ""
-    lines = [n.text(f"{files}{rest}: {to_fetch}.", key="files"), *_disk(plan)]
-    lines += [n.text(f"{_sentence(line)}", tone="warn", key=line) for line in plan.warnings]
-    lines += _memory(plan)
+    manifest, room = plan.manifest, plan.room
+    files = f"{_files(len(manifest.files))}, {gb(manifest.size)} in all"
+    to_fetch = gb(plan.fetch_bytes) if plan.fetch_bytes else "nothing"
+    after = f"of {gb(room.free_bytes)} free now" if plan.fetch_bytes else "nothing more is needed"
+    memory = "fits" if not plan.outlook else "see below"
+    row = [
+        n.fact("To fetch", to_fetch, files),
+        n.fact("Free afterwards", gb(max(0, room.free_bytes - plan.fetch_bytes)), after),
+    ]
+    if plan.outlook or manifest.size >= LARGE:
+        row.append(n.fact("This machine's memory", memory, "as the planner counts it"))
+    lines: list[Node] = [n.row(row, key="figures"), *_disk(plan)]
+    lines += [n.text(_sentence(line), tone="warn", key=line) for line in (*plan.warnings, *plan.outlook)]
     lines.append(n.text(_licence(manifest.license, manifest.license_url), key="licence"))
     pinned = f"Pinned to commit {manifest.commit[:12]} of {manifest.repo}."
     how = f" By {plan.transfer}." if plan.fetch_bytes else ""
@@ -62,30 +66,24 @@ def facts(plan: DownloadPlan) -> list[Node]:
 
 def _disk(plan: DownloadPlan) -> list[Node]:
     room = plan.room
-    after = room.free_bytes - plan.fetch_bytes
-    free = f"{gb(room.free_bytes)} free" + (f", {gb(after)} afterwards" if plan.fetch_bytes else "")
-    label = f"Disk {room.mount} ({room.filesystem})"
     if room.total_bytes <= 0:
-        return [n.text(f"{label}: {free}.", key="disk")]
-    used = max(0, room.total_bytes - room.free_bytes)
-    parts = [("weights", f"to fetch {gb(plan.fetch_bytes)}", float(plan.fetch_bytes))]
-    parts.append(("others", f"in use {gb(used)}", float(used)))
-    shown = [part for part in parts if part[2] > 0]
-    return [n.bar(label, shown, float(room.total_bytes), free, tone="good" if after > 0 else "bad")]
-
-
-def _memory(plan: DownloadPlan) -> list[Node]:
-    if plan.outlook:
-        return [n.text(f"This machine: {line}", tone="warn", key=line) for line in plan.outlook]
-    if plan.manifest.size < LARGE:
         return []
-    return [n.text("This machine: it fits into the memory here.", key="memory")]
+    used = max(0, room.total_bytes - room.free_bytes)
+    parts = [("others", f"in use {gb(used)}", float(used))]
+    parts.append(("weights", f"to fetch {gb(plan.fetch_bytes)}", float(plan.fetch_bytes)))
+    shown = [part for part in parts if part[2] > 0]
+    label, said = f"Disk {room.mount} ({room.filesystem})", f"{gb(room.free_bytes)} free"
+    return [n.bar(label, shown, float(room.total_bytes), said, tone="good")]
 
 
 def _licence(name: str | None, url: str | None) -> str:
     if name is None:
         return "Licence: the repository names none; see its page before you use it."
     return f"Licence: {name}" + (f", see {url}" if url else "") + "."
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'' if count == 1 else 's'}"
 
 
 def _sentence(words: str) -> str:
@@ -135,23 +133,29 @@ _DOING = {Task.DOWNLOAD: "Downloading", Task.VERIFY: "Verifying", Task.REPAIR: "
 
 
 def work_bar(label: str, now: Progress | None) -> list[Node]:
-    """Return a bar for the whole, with speed and time left."""
+    """Return a bar for the whole, and what is being waited for."""
     if now is None:
         return [n.progress(label, None, "it begins", key="whole")]
-    whole = sum(file.state is State.DONE for file in now.files)
-    words = [f"{gb(now.done_bytes)} of {gb(now.total_bytes)}"]
-    if now.rate_bytes_s is not None:
-        words.append(f"{gb(now.rate_bytes_s)}/s over the last minute")
-        if now.left_s is not None and now.done_bytes < now.total_bytes:
-            words.append(f"{seconds(now.left_s)} left")
-    checking = now.note == "checking what is here"
-    if not checking:
-        words.append(f"{whole} of {len(now.files)} files verified")
     fraction = now.done_bytes / now.total_bytes if now.total_bytes else 0.0
-    found = [n.progress(label, fraction, "; ".join(words), key="whole")]
-    if now.note and not checking:
+    said = f"{gb(now.done_bytes)} of {gb(now.total_bytes)}, {int(100 * fraction)}%"
+    found = [n.progress(label, fraction, said, key="whole")]
+    if now.note and now.note != "checking what is here":
         found.append(n.text(_sentence(now.note), tone="quiet", key="note"))
     return found
+
+
+def pace(now: Progress | None) -> list[Node]:
+    """Return speed and time left, where they can be said."""
+    if now is None or now.rate_bytes_s is None:
+        return []
+    whole = sum(file.state is State.DONE for file in now.files)
+    left = "unknown" if now.left_s is None else seconds(now.left_s)
+    row = [
+        n.fact("Speed", f"{gb(now.rate_bytes_s)}/s", "over the last minute"),
+        n.fact("Time left", left, "at that speed"),
+        n.fact("Verified", f"{whole} of {_files(len(now.files))}", "every byte of them"),
+    ]
+    return [n.row(row, key="pace")]
 
 
 def file_bars(files: Sequence[FileProgress], *, going: bool) -> Node:
@@ -199,11 +203,10 @@ def models_table(sets: Sequence[Stock], folder: str) -> Node:
 
 def removal(plan: Removal) -> str:
     """Return in words what would be deleted."""
-    name, count = plan.entry.manifest.name, len(plan.files)
-    files = f"{count} file{'' if count == 1 else 's'}"
+    name = plan.entry.manifest.name
     if plan.entry.adopted and not plan.files:
         return f"{name} was adopted: only our record of it goes, and its {len(plan.kept)} files stay."
-    words = f"Removing {name} deletes {files} and frees {gb(plan.freed_bytes)}."
+    words = f"Removing {name} deletes {_files(len(plan.files))} and frees {gb(plan.freed_bytes)}."
     if plan.kept:
         words += f" {len(plan.kept)} more stay, for another set has them too."
     return f"{words} It cannot be undone."
