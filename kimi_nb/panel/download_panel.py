@@ -236,6 +236,8 @@ class DownloadPanel(Panel):
     def draw(self) -> list[Node]:
         """Return the panel as it is now."""
         choices = controls(self.chosen, self._options.limit_bytes_s, busy=self._busy())
+        why_not = "" if self._name else "Choose a model first."
+        choices.append(n.row([n.button("look", "Look again", disabled=why_not)], key="look"))
         shown = [
             n.group("What would be fetched", self._facts(), key="facts"),
             n.group("The download", self._download(), key="download"),
@@ -255,19 +257,14 @@ class DownloadPanel(Panel):
         return self._work is not None and self._work.active
 
     def _facts(self) -> list[Node]:
-        again = n.row([n.button("look", "Look again", disabled=self._why_not())], key="look")
-        if self._wrong is not None and not self.chosen["repo"] and self.chosen["source"] == REPO:
-            return [n.text(str(self._wrong), tone="quiet", live=True, key="nothing"), again]
-        if self._wrong is not None:
-            return [*view.trouble(self._wrong), again]
-        if self._plan_trouble is not None:
-            return [*view.trouble(self._plan_trouble), again]
+        wrong = self._wrong or self._plan_trouble
+        if wrong is not None and self.chosen["source"] == REPO and not self.chosen["repo"]:
+            return [n.text(str(wrong), tone="quiet", live=True, key="nothing")]
+        if wrong is not None:
+            return view.trouble(wrong)
         if self._plan is None:
             return [n.text(f"Looking what there is of {self._name} ...", tone="quiet", key="looking")]
-        return [*view.facts(self._plan), again]
-
-    def _why_not(self) -> str:
-        return "" if self._name else "Choose a model first."
+        return view.facts(self._plan)
 
     def _download(self) -> list[Node]:
         work, now = self._work, self._now()
@@ -328,7 +325,7 @@ class DownloadPanel(Panel):
         ]
         items = [
             view.models_table(self._sets, str(self._shelf.folder)),
-            n.select("set", "With this one", chosen, [(name, name) for name in names]),
+            n.select("set", "To verify or remove", chosen, [(name, name) for name in names]),
             n.row(buttons, key="with"),
         ]
         if check is not None and active:

@@ -68,7 +68,7 @@ def _look(shelf: Shelf, entry: Entry) -> Stock:
     whole = sum(shelf.is_proven(file, path) for file, path in paths)
     there = [path for _, path in paths if path.exists()]
     left = [path for file in entry.manifest.files for path in leftovers(entry, file)]
-    here = sum(path.stat().st_blocks * 512 for path in (*there, *left))
+    here = sum(_taken(path) for path in (*there, *left))
     if whole == len(paths):
         state = "verified" if entry.complete else "incomplete"
     elif entry.complete and len(there) == len(paths):
@@ -76,6 +76,13 @@ def _look(shelf: Shelf, entry: Entry) -> Stock:
     else:
         state = "incomplete" if there or left else "missing"
     return Stock(entry, state, here, whole)
+
+
+def _taken(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:  # gone since: a download that goes on changes its journals
+        return 0
 
 
 def files_of(shelf: Shelf, entry: Entry) -> tuple[FileProgress, ...]:
