@@ -208,6 +208,15 @@ except PowerCutError as interruption:
     print(f"Interrupted: {interruption}.")
 
 # %% [markdown]
+# The download panel shows the same from the outside: what is still to come and whether there is room for it, how far each file is, and the models of the folder, to verify or remove. It looks at the disk, so it knows of the interruption although it was not there. **Resume** goes on in the background while other cells run, **Pause** keeps what has come; closing the tab stops nothing. You may press it, or leave it to the next cell. In a headless run you see the panel as a summary.
+
+# %%
+from kimi_nb import panel
+
+downloading = panel.download(REPO, QUANT, folder=models, endpoint=hub.endpoint)
+downloading.wait()
+
+# %% [markdown]
 # The same call again fetches only what is missing. What was on its way at the moment of the power cut is kept too, so the two figures may add up to less than the whole. No shard has its final name before its hash was found right, so there is never half a file that looks like a whole one.
 
 # %%
