@@ -128,7 +128,7 @@ def looked_at(page, panel, name, views=(("Light", 400), ("Dark", WIDE))):
 
 
 def test_nano_is_fetched_paused_killed_and_finished_by_keyboard(lab, hub, repos, page):
-    folder = write(lab, hub, "nano.ipynb", NANO, "Q8_0", rate=1.2e6)
+    folder = write(lab, hub, "nano.ipynb", NANO, "Q8_0", rate=1.6e6)
     panel = opened(lab, page, "nano.ipynb")
     files = list((repos / NANO / "Q8_0").iterdir())
     size = sum(path.stat().st_size for path in files)

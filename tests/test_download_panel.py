@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -30,6 +31,14 @@ NAME = f"{REPO}:Q4"
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory):
     return make_repo(tmp_path_factory.mktemp("hub") / "repos" / REPO, quants=("Q4", "Q2"), shards=3, mib=4)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind():
+    """What a panel still looks up must not go on beside the next test."""
+    yield
+    names = ("kimi-nb", "fetch-", "keep-", "check")
+    wait_for(lambda: not [one.name for one in threading.enumerate() if one.name.startswith(names)])
 
 
 @pytest.fixture
@@ -363,8 +372,10 @@ def test_whatever_is_sent_the_panel_says_something_true(tmp_path, monkeypatch, n
         raise KeyboardInterrupt
 
     monkeypatch.setattr(actions, "plan_download", plan_download)
+    monkeypatch.setattr("kimi_nb.panel.download_panel._TYPING_S", 0)
     panel = panels.download(REPO, "Q4", folder=tmp_path)
     panel._hear(panel, {"set": {name: value}, "press": press, "from": "a tab", "number": 7}, [])
+    panel._looking.join(30)
     assert panel.view["seen"] == {"a tab": 7}
     assert state(panel)
     json.dumps(panel.view)

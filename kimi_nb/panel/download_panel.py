@@ -215,6 +215,8 @@ class DownloadPanel(Panel):
 
     def _heard(self, work: Work) -> None:
         """Something begins or has ended, here or in another panel of this kernel."""
+        if work.folder != self._shelf.folder:
+            return
         # In a thread of its own: two panels that tell each other would wait for each other's lock.
         self.in_background(lambda: self._news(work), "news")
 

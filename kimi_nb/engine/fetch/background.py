@@ -51,14 +51,15 @@ class Work:
     Attributes:
         task: What is done.
         name: Of the set, ``namespace/name:quant``.
+        folder: The models folder that it is in.
         progress: How far it is; None until that can be said.
         notices: Lines a person should see: the licence, a warning.
         error: Why it failed.
         result: What it left on the disk.
     """
 
-    def __init__(self, task: Task, name: str) -> None:
-        self.task, self.name = task, name
+    def __init__(self, task: Task, name: str, folder: Path) -> None:
+        self.task, self.name, self.folder = task, name, folder
         self.progress: Progress | None = None
         self.notices: list[str] = []
         self.error: KimiNbError | None = None
@@ -149,11 +150,12 @@ def begin(
     if task is not Task.DOWNLOAD:
         action, call["repair"] = actions.verify, task is Task.REPAIR
     with _guard:
-        place = (Shelf(folder).folder, f"{repo}:{which}")
+        name, shelf = f"{repo}:{which}", Shelf(folder)
+        place = (shelf.folder, name)
         before = _works.get(place)
         if before is not None and before.active:
             return before
-        work = _works[place] = Work(task, place[1])
+        work = _works[place] = Work(task, name, shelf.folder)
     work.start(action, call)
     return work
 
