@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from faulty_hub import MIB, REPO, Fault, FaultyHub, make_repo, same_files, start_download, wait_for
@@ -21,6 +22,7 @@ from kimi_nb.engine.fetch.background import Phase, Task, begin, latest
 from kimi_nb.engine.fetch.part import WINDOW
 from kimi_nb.engine.fetch.shelf import Shelf
 from kimi_nb.engine.fetch.stock import files_of, stock
+from kimi_nb.panel import download_view as view
 from kimi_nb.panel import nodes as n
 from kimi_nb.panel.download_choice import target_of
 from kimi_nb.plan import Plan
@@ -408,3 +410,19 @@ def test_how_far_each_file_is_can_be_read_while_it_is_fetched(hub, tmp_path):
     assert {file.state.value for file in left} == {"waiting"}
     assert sum(file.done for file in left) >= work.progress.done_bytes
     assert work.result is None
+
+
+def test_what_speaks_against_a_large_model_is_said_first(hub, tmp_path):
+    plan = actions.plan_download(REPO, "Q4", folder=tmp_path, endpoint=hub.endpoint)
+    (first, *_) = plan.manifest.files
+    large = replace(plan.manifest, files=(replace(first, size=240 * 10**9),), license=None)
+    fits = n.words_of(view.facts(replace(plan, manifest=large, fetch_bytes=240 * 10**9)))
+    assert "To fetch: 240.00 GB, 1 file, 240.00 GB in all" in fits
+    assert "This machine's memory: fits, estimated by its size" in fits
+    assert any("names none" in line for line in fits)
+    warned = view.facts(
+        replace(plan, manifest=large, warnings=("/x is memory",), outlook=("it is too large",))
+    )
+    assert "This machine's memory: see below, estimated by its size" in n.words_of(warned)
+    assert n.find(warned, "text", key="it is too large")["tone"] == "warn"
+    assert n.find(warned, "text", key="/x is memory")["text"] == "/x is memory."

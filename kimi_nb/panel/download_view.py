@@ -54,7 +54,7 @@ def facts(plan: DownloadPlan) -> list[Node]:
         n.fact("Free afterwards", gb(max(0, room.free_bytes - plan.fetch_bytes)), after),
     ]
     if plan.outlook or manifest.size >= LARGE:
-        row.append(n.fact("This machine's memory", memory, "as the planner counts it"))
+        row.append(n.fact("This machine's memory", memory, "estimated by its size"))
     lines: list[Node] = [n.row(row, key="figures"), *_disk(plan)]
     lines += [n.text(_sentence(line), tone="warn", key=line) for line in (*plan.warnings, *plan.outlook)]
     lines.append(n.text(_licence(manifest.license, manifest.license_url), key="licence"))
