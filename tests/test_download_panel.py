@@ -114,7 +114,7 @@ def test_what_would_come_is_said_before_the_first_byte(hub, repo, tmp_path):
 
 
 def test_download_pause_and_resume(hub, repo, tmp_path):
-    panel = opened(hub, tmp_path, limit_bytes_s=6e6)
+    panel = opened(hub, tmp_path, limit_bytes_s=1.5e6)
     panel.press("start")
     wait_for(lambda: (whole(panel)["fraction"] or 0) > 0.1)
     assert state(panel) == "Downloading ..."
@@ -151,7 +151,7 @@ def test_pressed_twice_there_is_one_download(hub, repo, tmp_path):
 
 
 def test_two_panels_of_a_kernel_show_the_same(hub, tmp_path):
-    first, second = opened(hub, tmp_path, limit_bytes_s=6e6), opened(hub, tmp_path)
+    first, second = opened(hub, tmp_path, limit_bytes_s=1.5e6), opened(hub, tmp_path)
     first.press("start")
     wait_for(lambda: state(second) == "Downloading ..." and (whole(second)["fraction"] or 0) > 0)
     second.press("pause")
@@ -160,7 +160,7 @@ def test_two_panels_of_a_kernel_show_the_same(hub, tmp_path):
 
 
 def test_another_process_is_seen_and_not_disturbed(hub, repo, tmp_path):
-    other = start_download(hub, tmp_path, extra=", limit_bytes_s=5e6")
+    other = start_download(hub, tmp_path, extra=", limit_bytes_s=2.5e6")
     wait_for(lambda: served(hub) > MIB)
     panel = opened(hub, tmp_path)
     assert state(panel) == "Another process is fetching it."
@@ -181,7 +181,7 @@ def test_after_kill_9_the_panel_says_how_far_it_came_and_goes_on(hub, repo, tmp_
         "import kimi_nb.panel, time\n"
         "from kimi_nb.engine.download import Options\n"
         f"panel = kimi_nb.panel.download({REPO!r}, 'Q4', folder={str(tmp_path)!r}, endpoint={hub.endpoint!r},\n"
-        "    options=Options(limit_bytes_s=6e6))\n"
+        "    options=Options(limit_bytes_s=3e6))\n"
         "panel.wait(30)\n"
         "panel.press('start')\n"
         "time.sleep(60)\n"
@@ -397,17 +397,17 @@ def test_headless_it_is_a_static_page(hub, tmp_path, monkeypatch):
 
 def test_how_far_each_file_is_can_be_read_while_it_is_fetched(hub, tmp_path):
     work = begin(
-        Task.DOWNLOAD, REPO, "Q4", folder=tmp_path, endpoint=hub.endpoint, options=Options(limit_bytes_s=6e6)
+        Task.DOWNLOAD, REPO, "Q4", folder=tmp_path, endpoint=hub.endpoint, options=Options(limit_bytes_s=1e6)
     )
     assert begin(Task.VERIFY, REPO, "Q4", folder=tmp_path) is work
     wait_for(lambda: work.progress is not None and work.progress.done_bytes > MIB)
     shelf = Shelf(tmp_path)
     entry = shelf.find(REPO, "Q4")
-    assert {file.state.value for file in files_of(shelf, entry)} == {"elsewhere"}
+    assert "elsewhere" in {file.state.value for file in files_of(shelf, entry)} <= {"elsewhere", "done"}
     work.pause()
     assert work.wait(30)
     left = files_of(shelf, entry)
-    assert {file.state.value for file in left} == {"waiting"}
+    assert "waiting" in {file.state.value for file in left} <= {"waiting", "done"}
     assert sum(file.done for file in left) >= work.progress.done_bytes
     assert work.result is None
 
