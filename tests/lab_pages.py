@@ -124,6 +124,20 @@ def browser():
         running.close()
 
 
+def change_theme(page, look):
+    """Change JupyterLab's theme: "Light" or "Dark"."""
+    page.evaluate(
+        "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})",
+        f"JupyterLab {look}",
+    )
+    page.wait_for_selector(
+        f"body[data-jp-theme-light={'true' if look == 'Light' else 'false'}]", state="attached"
+    )
+    # Meanwhile JupyterLab shows a splash. It takes that away 200 ms later, and once more, with an error on the
+    # page, if another change came in between.
+    page.wait_for_selector("#jupyterlab-splash", state="detached")
+
+
 def save_screenshot(page, panel, name):
     """Keep a picture for the README, where KIMI_NB_SCREENSHOTS names a folder for it."""
     if shots := os.environ.get("KIMI_NB_SCREENSHOTS"):

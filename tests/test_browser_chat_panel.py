@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from lab_pages import Lab, browser, open_notebook  # noqa: F401 - browser is a fixture
+from lab_pages import Lab, browser, change_theme, open_notebook  # noqa: F401 - browser is a fixture
 from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
@@ -99,12 +99,6 @@ def ask(panel, text):
 
 def replies(panel):
     return panel.get_by_role("article", name="nano", exact=True)
-
-
-def theme(page, name):
-    page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
-    light = "true" if name == "JupyterLab Light" else "false"
-    expect(page.locator("body")).to_have_attribute("data-jp-theme-light", light)
 
 
 def screenshot(panel, name):
@@ -266,9 +260,9 @@ def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(lab, page):
     expect(replies(panel).nth(1)).to_contain_text(re.compile("tokens/s.*tokens/s", re.DOTALL))
     expect(state(panel)).to_contain_text("Answered.")
     wide(page, 1000)
-    for look in ("JupyterLab Dark", "JupyterLab Light"):
-        theme(page, look)
-        screenshot(panel, f"chat-{look.split()[-1].lower()}")
+    for look in ("Dark", "Light"):
+        change_theme(page, look)
+        screenshot(panel, f"chat-{look.lower()}")
     for fold in ("Settings", re.compile("^Tools"), "As a program"):
         panel.get_by_text(fold).first.click()
     panel.get_by_label("Sampling").select_option("My own")
@@ -278,8 +272,8 @@ def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(lab, page):
     panel.get_by_role("button", name="Delete", exact=True).click()
     expect(panel.get_by_text("Delete this conversation for good?")).to_be_visible()
     only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
-    for look in ("JupyterLab Light", "JupyterLab Dark"):
-        theme(page, look)
+    for look in ("Light", "Dark"):
+        change_theme(page, look)
         for width in (400, 1000):
             wide(page, width)
             found = Axe().run(page, context=".knb", options=only).response

@@ -4,7 +4,7 @@ import re
 
 import psutil
 import pytest
-from lab_pages import Lab, browser, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
+from lab_pages import Lab, browser, change_theme, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
 from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
@@ -84,21 +84,11 @@ def test_from_the_plan_to_an_answer_by_keyboard(page, dashboard):
     page.keyboard.press("Enter")
     expect(tab(page, "Chat")).to_contain_text("Answered")
     for look in ("Dark", "Light"):
-        themed(page, look)
+        change_theme(page, look)
         save_screenshot(page, dashboard, f"dashboard-{look.lower()}")
     tab(page, "Server").click()
     panel.get_by_role("button", name="Stop").click()
     expect(tab(page, "Server")).to_contain_text("Stopped")
-
-
-def themed(page, look):
-    page.evaluate(
-        "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})",
-        f"JupyterLab {look}",
-    )
-    expect(page.locator("body")).to_have_attribute(
-        "data-jp-theme-light", "true" if look == "Light" else "false"
-    )
 
 
 def test_nothing_that_axe_finds(page, dashboard):
@@ -108,7 +98,7 @@ def test_nothing_that_axe_finds(page, dashboard):
     page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
     # Each panel's own test looks at it in both themes at both widths.
     for look, width in (("Light", 1060), ("Dark", 400)):
-        themed(page, look)
+        change_theme(page, look)
         page.evaluate(
             "width => { document.querySelector('.knb-dashboard').parentElement.style.width = width + 'px'; }",
             width,

@@ -6,7 +6,14 @@ import signal
 
 import pytest
 from faulty_hub import MIB, REPO, Fault, FaultyHub, make_repo, same_files, wait_for
-from lab_pages import RUN_ALL, Lab, browser, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
+from lab_pages import (  # noqa: F401 - browser is a fixture
+    RUN_ALL,
+    Lab,
+    browser,
+    change_theme,
+    open_notebook,
+    save_screenshot,
+)
 from playwright.sync_api import expect
 
 from kimi_nb.engine.download import download
@@ -94,12 +101,6 @@ def here(panel):
     return float(re.match(r"([\d.]+) MB of", whole(panel).get_attribute("aria-valuetext"))[1])
 
 
-def theme(page, name):
-    page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
-    light = "true" if name == "JupyterLab Light" else "false"
-    expect(page.locator("body")).to_have_attribute("data-jp-theme-light", light)
-
-
 WIDE = 1060
 ALL = [(look, width) for look in ("Light", "Dark") for width in (400, WIDE)]
 
@@ -112,7 +113,7 @@ def looked_at(page, panel, views, picture=None):
     page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
     only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
     for look, width in views:
-        theme(page, f"JupyterLab {look}")
+        change_theme(page, look)
         page.evaluate(
             "width => { document.querySelector('.knb').parentElement.style.width = width + 'px'; }", width
         )

@@ -7,7 +7,7 @@ from contextlib import suppress
 import psutil
 import pytest
 from header_models import ORACLE_MODELS
-from lab_pages import Lab, browser, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
+from lab_pages import Lab, browser, change_theme, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
 from playwright.sync_api import expect
 
 from kimi_nb.files import cache_home
@@ -199,11 +199,8 @@ def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(page):
     expect(why).to_be_visible()
     why.press("Enter")  # folds it
     expect(panel.get_by_text("What every token needs is on the GPU")).to_be_hidden()
-    for theme, light in (("JupyterLab Dark", "false"), ("JupyterLab Light", "true")):
-        page.evaluate(
-            "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", theme
-        )
-        expect(page.locator("body")).to_have_attribute("data-jp-theme-light", light)
+    for theme in ("Dark", "Light"):
+        change_theme(page, theme)
         for width in (400, 1150):
             panel.evaluate("(at, width) => { at.parentElement.style.width = width + 'px'; }", width)
             found = Axe().run(page, context=".knb", options=only).response
@@ -211,7 +208,7 @@ def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(page):
             assert wrong == []
             assert len(found["passes"]) > 10
             assert panel.evaluate("at => at.scrollWidth <= at.clientWidth + 1")
-            save_screenshot(page, panel, f"plan-{theme.split()[-1].lower()}{'-400' if width == 400 else ''}")
+            save_screenshot(page, panel, f"plan-{theme.lower()}{'-400' if width == 400 else ''}")
 
 
 def test_verified_and_rehearsed_with_the_real_llama_cpp_and_seen_from_two_tabs(build, lab, tabs):

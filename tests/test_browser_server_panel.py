@@ -7,7 +7,7 @@ import time
 
 import psutil
 import pytest
-from lab_pages import Lab, browser, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
+from lab_pages import Lab, browser, change_theme, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
 from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
@@ -221,12 +221,7 @@ def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(lab, page, panel)
     page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
     only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
     for look, width in (("Dark", 1060), ("Light", 1060), ("Light", 400), ("Dark", 400), ("Dark", 1060)):
-        page.evaluate(
-            "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})",
-            f"JupyterLab {look}",
-        )
-        light = "true" if look == "Light" else "false"
-        expect(page.locator("body")).to_have_attribute("data-jp-theme-light", light)
+        change_theme(page, look)
         page.evaluate(
             "width => { document.querySelector('.knb').parentElement.style.width = width + 'px'; }", width
         )
