@@ -193,7 +193,8 @@ def test_the_loop_tells_the_model_what_it_was_taught():
         return city
 
     chat = SimpleNamespace(engine=SimpleNamespace(api_key="no secret"))
-    loop = _Loop(chat, [city_known, slow, risky], Limits(), allow=None, approve=None, on_event=None)
+    parts = {"allow": None, "approve": None, "on_event": None, "cancel": None}
+    loop = _Loop(chat, [city_known, slow, risky], Limits(), **parts)
 
     def told(name, arguments='{"city":"Rome"}'):
         return loop._decide(ToolCall(f"functions.{name}:0", name, arguments))[1]
