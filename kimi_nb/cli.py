@@ -31,6 +31,7 @@ VERBS = {
     "models": "list what was downloaded, and remove it safely",
     "nano": "the laptop-sized model that every notebook runs on: where its file lies, or a copy in shards",
     "serve": "start llama-server on 127.0.0.1 with a key of its own",
+    "recipe": "a saved plan as a shell script for production, on llama-server alone",
     "chat": "ask one question, streamed, in thinking or instant mode",
     "run": "run notebooks headless and record honestly what happened",
     "lab": "open the notebooks in JupyterLab",

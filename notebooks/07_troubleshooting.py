@@ -210,6 +210,7 @@ PARTS = {
     "6": "requests and answers, tools",
     "7": "notebooks, parameters, headless runs",
     "8": "trying out memory and speed",
+    "9": "the panels",
 }
 assert {id_[3] for id_ in known} == set(PARTS)
 sections = []
