@@ -58,7 +58,7 @@ def shell_script(plan: Plan, *, port: int = PORT) -> str:
         f"{model.title} on {plan.machine}, planned for {plan.objective}.",
         *(f"{gpu.name}: {gpu.needed_mib / 1024:.1f} GiB are needed." for gpu in plan.memory.gpus),
         f"Main memory: {plan.memory.host.needed_mib / 1024:.1f} GiB are needed.",
-        f"It should write {forecast.decode_tok_s} tokens/s and read {forecast.prefill_tok_s}; {forecast.source}.",
+        f"Tokens/s, {forecast.source}: {forecast.decode_tok_s} written, {forecast.prefill_tok_s} read.",
         *plan.warnings,
     ]
     comments = "\n".join(f"# {line}" for text in about for line in text.splitlines())
