@@ -394,6 +394,7 @@ print(f"Python was killed; its server was gone {time.monotonic() - begun:.1f} s 
 # - `--n-cpu-moe 61` keeps the experts of all layers in RAM. Make it smaller until GPU memory is full; leave it out when the whole model fits.
 # - `--load-mode mmap` reads the file as it is needed. With enough free RAM for the whole model, `--load-mode none` is often faster. The old `--no-mmap` is gone and stops the server with an error.
 # - Never add `--special`, which some guides do: it puts `<|im_end|>` into answers and breaks tool calls.
+# - `kimi-nb recipe --plan kimi.json` writes such a script for a plan that `kimi-nb plan --save` or the plan panel made: it downloads what is missing, makes the key once, and starts llama-server with every setting of the plan.
 # - For a server that never thinks, add `--chat-template-kwargs '{"thinking": false}' --temp 0.6`.
 #
 # vLLM serves the original weights (595 GB) on 8 H200 GPUs, for many people at once:
