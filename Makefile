@@ -54,7 +54,7 @@ check: dev ## ruff, mypy and the notebook rules: seconds, no build
 
 test: dev chromium ## all tests but the heavy repetitions
 	@$(BIN)/kimi-nb build
-	@$(BIN)/python -m pytest -m "not soak"
+	@$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile
 
 soak: dev ## the heavy repetitions: hundreds of kills, thousands of mutated files
 	@$(BIN)/kimi-nb build
