@@ -124,6 +124,18 @@ def browser():
         running.close()
 
 
+def new_page(browser, width=1280, height=1500):
+    """Open an empty page; return it, and the list that gets every error which nobody caught on it."""
+    from playwright.sync_api import expect
+
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=20_000)
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    return page, wrong
+
+
 def change_theme(page, look):
     """Change JupyterLab's theme: "Light" or "Dark"."""
     page.evaluate(

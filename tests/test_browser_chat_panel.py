@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from lab_pages import Lab, browser, change_theme, open_notebook  # noqa: F401 - browser is a fixture
+from lab_pages import Lab, browser, change_theme, new_page, open_notebook  # noqa: F401 - browser is a fixture
 from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
@@ -69,11 +69,7 @@ def lab(tmp_path_factory, server, slow):
 
 @pytest.fixture
 def page(browser):  # noqa: F811 - as above
-    opened = browser.new_page(viewport={"width": 1280, "height": 2600})
-    opened.set_default_timeout(60_000)
-    expect.set_options(timeout=20_000)
-    wrong = []
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened, wrong = new_page(browser, height=2600)
     yield opened
     opened.close()
     assert wrong == []

@@ -4,7 +4,7 @@ import re
 
 import psutil
 import pytest
-from lab_pages import Lab, browser, change_theme, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
+from lab_pages import Lab, browser, change_theme, new_page, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
 from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
@@ -28,11 +28,7 @@ def lab(build, nano, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(lab, browser):  # noqa: F811 - as above
-    opened = browser.new_page(viewport={"width": 1280, "height": 1500})
-    opened.set_default_timeout(60_000)
-    expect.set_options(timeout=20_000)
-    opened.wrong = []
-    opened.on("pageerror", lambda error: opened.wrong.append(str(error)))
+    opened, opened.wrong = new_page(browser)
     (cell,) = open_notebook(lab, opened, "dashboard.ipynb")
     assert cell["errors"] == []
     yield opened

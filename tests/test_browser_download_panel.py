@@ -11,6 +11,7 @@ from lab_pages import (  # noqa: F401 - browser is a fixture
     Lab,
     browser,
     change_theme,
+    new_page,
     open_notebook,
     save_screenshot,
 )
@@ -52,11 +53,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture
 def page(browser):  # noqa: F811 - as above
-    opened = browser.new_page(viewport={"width": 1280, "height": 1400})
-    opened.set_default_timeout(60_000)
-    expect.set_options(timeout=20_000)
-    wrong = []
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened, wrong = new_page(browser, height=1400)
     yield opened
     opened.close()
     assert wrong == []

@@ -7,7 +7,7 @@ from contextlib import suppress
 import psutil
 import pytest
 from header_models import ORACLE_MODELS
-from lab_pages import Lab, browser, change_theme, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
+from lab_pages import Lab, browser, change_theme, new_page, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
 from playwright.sync_api import expect
 
 from kimi_nb.files import cache_home
@@ -49,20 +49,10 @@ def lab(tmp_path_factory):
     running.close()
 
 
-def new_page(browser):  # noqa: F811 - as above
-    """Return a tab, and what goes wrong in it."""
-    page = browser.new_page(viewport={"width": 1500, "height": 1500})
-    page.set_default_timeout(60_000)
-    expect.set_options(timeout=20_000)
-    wrong = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    return page, wrong
-
-
 @pytest.fixture(scope="module")
 def page(lab, browser):  # noqa: F811 - as above
     """The panel for Kimi's header, opened once."""
-    page, wrong = new_page(browser)
+    page, wrong = new_page(browser, width=1500)
     (cell,) = open_notebook(lab, page, "plan.ipynb")
     assert cell["errors"] == []
     expect(verdict(shown(page))).to_contain_text("Fits")
@@ -78,7 +68,7 @@ def tabs(lab, browser):  # noqa: F811 - as above
     opened = []
 
     def tab(*, first, prepare=lambda _: None):
-        page, wrong = new_page(browser)
+        page, wrong = new_page(browser, width=1500)
         opened.append((page, wrong))
         prepare(page)
         if first:

@@ -16,6 +16,8 @@ __all__ = ["configure", "main"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
+    from kimi_nb.recipe.shell import PORT
+
     add = parser.add_argument
     add(
         "--plan",
@@ -24,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="a plan saved by `kimi-nb plan` or the plan panel",
     )
-    add("--port", type=whole(1, 65535), default=8080, metavar="N", help="on 127.0.0.1; default: 8080")
+    add("--port", type=whole(1, 65535), default=PORT, metavar="N", help=f"on 127.0.0.1; default: {PORT}")
     add("--json", action="store_true", help="print one JSON document")
 
 
