@@ -9,6 +9,7 @@ import psutil
 import pytest
 from lab_pages import Lab, browser, change_theme, new_page, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
 from playwright.sync_api import expect
+from process_words import words_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
 CELL = """import kimi_nb.panel
@@ -109,7 +110,7 @@ def kernel_pid(lab):
     (kernel,) = [
         process
         for process in psutil.Process(lab._process.pid).children(recursive=True)
-        if any("ipykernel" in word for word in process.cmdline())
+        if any("ipykernel" in word for word in words_of(process))
     ]
     return kernel.pid
 

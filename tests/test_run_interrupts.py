@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from process_words import words_of
 
 from kimi_nb.run import run_notebooks
 
@@ -115,8 +116,8 @@ def in_a_thread(tmp_path):
     workers = [
         process
         for process in psutil.Process(os.getpid()).children(recursive=True)
-        if "kimi_nb.run.worker" in process.cmdline()
-        and not any("guardian" in word for word in process.cmdline())
+        if "kimi_nb.run.worker" in (words := words_of(process))
+        and not any("guardian" in word for word in words)
     ]
     assert len(workers) == 1
     return thread, result, workers[0]
