@@ -120,7 +120,7 @@ def test_the_ways_of_a_gpu_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "fitted", lambda *_: by_fit)
     ran = running.Ran(ran=True, no_memory=False, code=0, last="")
     monkeypatch.setattr(planning, "try_to_run", lambda *_: ran)
-    options = {"layers": 20, "budget": 60, "plans": 2, "refused": 2, "small": 1, "seed": 1}
+    options = {"layers": 20, "budget": 60, "plans": 2, "refused": 2, "small": 1, "seed": 1, "experts": 384}
     proof = stages.Proof(Build(folder, "cuda", "scripted", {"files": {}}), machine, tmp_path / "out", options)
     proof.folder.mkdir()
     every = (planning.OOM, speed.SPEED, planning.PLANNER)

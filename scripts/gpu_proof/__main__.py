@@ -43,6 +43,7 @@ OPTIONS = {
     "count": (200, "random settings of the memory stage"),
     "seed": (1, "other seeds give other settings and plans"),
     "layers": (20, "layers of experts of the models that are run"),
+    "experts": (384, "experts in each of their layers, at most; fewer where disk or memory are short"),
     "budget": (120, "seconds for a rehearsal"),
     "plans": (50, "plans that are started because they fit"),
     "refused": (20, "settings that are started although they are refused"),

@@ -26,6 +26,7 @@ __all__ = ["OOM", "PLANNER"]
 Row = dict[str, Any]
 _MIB = 1 << 20
 _CONTEXT = 8192
+_GRID_RUNS = 3
 _OF_BEST, _OF_FIT, _MOST_NOISE = 0.98, 1.0, 0.05
 #: GPU memory left free, as a share of the trial model: little, and half of it.
 _SHARES = (0.25, 0.5)
@@ -56,10 +57,10 @@ def planner_row(proof: Proof, quant: str, share: float) -> Row:
         by_fit = fitted(proof, path, _CONTEXT)
         fit = statistics.median(decode_tok_s(proof, path, by_fit, [cores])[cores])
         grid: dict[str, Any] = {}
-        counts = sorted({cores, max(cores * 3 // 4, 1), max(cores // 2, 1)})
+        counts = sorted({cores, max(cores // 2, 1)})
         for settings in _grid(model, machine):
             try:
-                found = decode_tok_s(proof, path, settings, counts)
+                found = decode_tok_s(proof, path, settings, counts, runs=_GRID_RUNS)
             except KimiNbError as error:
                 grid[_label(settings, 0)] = str(error)[:120]
                 continue
@@ -151,8 +152,10 @@ def _oom_tasks(proof: Proof) -> Iterator[tuple[str, Callable[[], Row]]]:
         for number in range(count):
             chance = random.Random(f"{kind} {proof.options['seed']} {number}")  # noqa: S311 - no secrets
             # What is assumed for CUDA itself must be small beside the 2 per cent that are to be lacking.
-            quants_of, least = (("TQ1", "IQ1M", "Q2K", "Q4K"), 2) if kind == "fits" else (("Q2K", "Q4K"), 4)
-            quant, layers = chance.choice(quants_of), chance.randint(least, 4)
+            quants_of, few = (
+                (("TQ1", "IQ1M", "Q2K", "Q4K"), (1, 3)) if kind == "fits" else (("Q2K", "Q4K"), (3, 4))
+            )
+            quant, layers = chance.choice(quants_of), chance.randint(*few)
             row = fits_row if kind == "fits" else refused_row
             trials.append((quant, layers, f"{kind} {number}", partial(row, proof, quant, layers, chance)))
     for *_, key, call in sorted(trials, key=lambda trial: trial[:3]):
@@ -212,7 +215,7 @@ def refused_row(proof: Proof, quant: str, layers: int, chance: random.Random) ->
     settings = Settings(
         ctx_size=chance.choice((8192, 32768, 65536)),
         n_gpu_layers=999,
-        n_cpu_moe=chance.randint(0, 2),
+        n_cpu_moe=chance.randint(0, 2),  # the first layer has no experts
         ubatch_size=chance.choice((512, 1024, 2048)),
         batch_size=2048,
         split_mode="none",  # one GPU, so that it is clear which lacks memory

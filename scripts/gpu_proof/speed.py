@@ -62,7 +62,8 @@ def _cases(proof: Proof) -> list[tuple[str, Settings]]:
     for ubatch in (512, 2048):
         common = Settings(ctx_size=8192, ubatch_size=ubatch, batch_size=2048)
         if proof.machine.usable_gpus:
-            whole = common.replace(n_gpu_layers=999)
+            # As plans have it where memory is enough: a GPU fetches weights faster from memory of our own.
+            whole = common.replace(n_gpu_layers=999, load_mode="none")
             found += [
                 (f"experts of {n} layers on the host, ubatch {ubatch}", whole.replace(n_cpu_moe=n + 1))
                 for n in (layers, layers // 2)
@@ -106,7 +107,12 @@ def speed_row(proof: Proof, quant: str, settings: Settings) -> Row:
         band = told.decode_tok_s if kind == "decode" else told.prefill_tok_s
         cases.append(_case(kind, row.threads, rates, band))
     worst = max((case["error"] for case in cases if isinstance(case["error"], float)), default=0.0)
-    return {"cases": cases, "model_gb": round(model.file_bytes / 1e9, 1), "told": f"worst error {worst:.1%}"}
+    return {
+        "settings": settings.to_dict(),
+        "cases": cases,
+        "model_gb": round(model.file_bytes / 1e9, 1),
+        "told": f"worst error {worst:.1%}",
+    }
 
 
 def _case(kind: str, threads: int, rates: Sequence[float], band: Any) -> Row:
@@ -115,6 +121,7 @@ def _case(kind: str, threads: int, rates: Sequence[float], band: Any) -> Row:
         "kind": kind,
         "threads": threads,
         "measured": round(median, 2),
+        "runs": [round(rate, 3) for rate in rates],
         "spread": round((max(rates) - min(rates)) / median, 4),
         "forecast": round(band.expected, 2),
         "band": [round(band.low, 2), round(band.high, 2)],
@@ -156,13 +163,13 @@ def _figures(rows: Sequence[Row]) -> list[Figure]:
 
 
 def decode_tok_s(
-    proof: Proof, path: Any, settings: Settings, threads: Sequence[int]
+    proof: Proof, path: Any, settings: Settings, threads: Sequence[int], *, runs: int = _RUNS
 ) -> dict[int, list[float]]:
     """Return the rates of several runs of writing, by the number of threads."""
     from kimi_nb.rehearse.bench import BenchTests
 
     written = _SMALL_WRITTEN if proof.options["small"] else _WRITTEN
-    runs = _SMALL_RUNS if proof.options["small"] else _RUNS
+    runs = _SMALL_RUNS if proof.options["small"] else runs
     tests = BenchTests(threads=tuple(threads), writes=(written,), repetitions=runs)
     return {
         row.threads: [written / ms * 1000 for ms in row.samples_ms]

@@ -72,7 +72,9 @@ def trial_model(proof: Proof, quant: str) -> tuple[Model, Path]:
             shutil.disk_usage(path.parent).free * _DISK_SHARE,
             proof.machine.memory.total_mib * _MIB * _MEMORY_SHARE,
         )
-        for n_expert in _EXPERTS:
+        for n_expert in [number for number in _EXPERTS if number <= proof.options["experts"]] or [
+            _EXPERTS[-1]
+        ]:
             model = full_header(proof, quant, n_layer=layers + 1, n_expert=n_expert)
             part = Slice(n_dense=1, n_moe=layers, n_expert=model.expert_count, n_vocab=model.vocab_size)
             if slice_bytes(model, part) <= room:
