@@ -14,7 +14,7 @@ import pytest
 import scripted_bench
 
 from kimi_nb.engine import Build
-from kimi_nb.machine import load_profile
+from kimi_nb.machine import Machine, load_profile
 from kimi_nb.plan import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "gpu_proof"))
@@ -92,6 +92,16 @@ def test_a_plan_is_started_for_real(build, tmp_path):
     assert not list(tmp_path.glob("trials*"))  # nothing that looks like a model is left
 
 
+def again_is_the_same(proof, ledger):
+    """Whether what was measured is forecast as it was, by the same code and from what was saved alone."""
+    import again
+
+    proof.machine.save(proof.folder / "machine.json")
+    machine = Machine.load(proof.folder / "machine.json")
+    rows = list(ledger.rows("speed").values())
+    return rows and all(again.forecast_again(row, proof.folder, machine) == row for row in rows)
+
+
 def test_the_ways_of_a_gpu_machine(tmp_path, monkeypatch):
     """With scripted programs: forecasts beside what a table says, the planner's choice, the table to commit."""
     import planning
@@ -131,6 +141,7 @@ def test_the_ways_of_a_gpu_machine(tmp_path, monkeypatch):
     for stage in every:
         taken["mib"] = 1500 if stage is planning.PLANNER else 0  # CUDA itself, margins and buffers
         assert stages.run_stage(stage, proof, ledger, 300), ledger.rows(stage.name)
+    assert again_is_the_same(proof, ledger)
     cases = [case for row in ledger.rows("speed").values() for case in row["cases"]]
     assert {case["kind"] for case in cases} == {"decode", "prefill"}
     assert max(case["error"] for case in cases if case["kind"] == "decode") < 0.06

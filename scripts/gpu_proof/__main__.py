@@ -106,6 +106,7 @@ def _prove(args: argparse.Namespace) -> int:
     ledger = Ledger(args.out.absolute(), {"about": about, "code": code_identity()})
     options = {name: getattr(args, name) for name in (*OPTIONS, "small")}
     proof = Proof(build, machine, ledger.folder, options)
+    machine.save(ledger.folder / "machine.json")
     for name, text in about.items():
         print(f"{name}: {text}")
     chosen = args.stages.split(",")

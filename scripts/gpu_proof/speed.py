@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kimi_nb.model import Model
     from kimi_nb.rehearse.bench import BenchRow, BenchTests
 
-__all__ = ["SPEED", "decode_tok_s", "profile_of", "quants"]
+__all__ = ["SPEED", "case_of", "decode_tok_s", "profile_of", "quants", "speed_figures"]
 
 Row = dict[str, Any]
 QUANTS = ("TQ1", "Q2K")
@@ -81,7 +81,6 @@ def _tasks(proof: Proof) -> Iterator[tuple[str, Callable[[], Row]]]:
 
 def speed_row(proof: Proof, quant: str, settings: Settings) -> Row:
     """Measure one way to run the trial model, on all and on half of the cores, and set forecasts beside."""
-    from kimi_nb.plan.profile_forecast import forecast_from
     from kimi_nb.plan.speed import forecast
     from kimi_nb.rehearse.bench import BenchTests
 
@@ -103,11 +102,13 @@ def speed_row(proof: Proof, quant: str, settings: Settings) -> Row:
         if forecast(model, at, proof.machine, profile) is None:
             cases.append({"kind": kind, "threads": row.threads, "error": "the planner says it does not fit"})
             continue
-        told = forecast_from(profile, model, at, proof.machine, prompt_tokens=tests.prompts[0])
-        band = told.decode_tok_s if kind == "decode" else told.prefill_tok_s
-        cases.append(_case(kind, row.threads, rates, band))
+        cases.append(case_of(profile, model, at, proof.machine, kind, rates, tests.prompts[0]))
     worst = max((case["error"] for case in cases if isinstance(case["error"], float)), default=0.0)
     return {
+        "quant": quant,
+        "layers": proof.options["layers"],
+        "small": proof.options["small"],
+        "prompt": tests.prompts[0],
         "settings": settings.to_dict(),
         "cases": cases,
         "model_gb": round(model.file_bytes / 1e9, 1),
@@ -115,11 +116,18 @@ def speed_row(proof: Proof, quant: str, settings: Settings) -> Row:
     }
 
 
-def _case(kind: str, threads: int, rates: Sequence[float], band: Any) -> Row:
+def case_of(
+    profile: Any, model: Model, at: Settings, machine: Any, kind: str, rates: Sequence[float], prompt: int
+) -> Row:
+    """Return what was measured of one kind of work, and the forecast beside it."""
+    from kimi_nb.plan.profile_forecast import forecast_from
+
+    told = forecast_from(profile, model, at, machine, prompt_tokens=prompt)
+    band = told.decode_tok_s if kind == "decode" else told.prefill_tok_s
     median = statistics.median(rates)
     return {
         "kind": kind,
-        "threads": threads,
+        "threads": at.threads,
         "measured": round(median, 2),
         "runs": [round(rate, 3) for rate in rates],
         "spread": round((max(rates) - min(rates)) / median, 4),
@@ -129,7 +137,8 @@ def _case(kind: str, threads: int, rates: Sequence[float], band: Any) -> Row:
     }
 
 
-def _figures(rows: Sequence[Row]) -> list[Figure]:
+def speed_figures(rows: Sequence[Row]) -> list[Figure]:
+    """Return how far forecasts were off, over all rows."""
     cases = [case for row in rows for case in row.get("cases", ())]
     found = [Figure("settings measured", str(len(cases) // 2), ">= 12", None)]
     for kind, (middle, most) in TARGETS.items():
@@ -195,6 +204,6 @@ SPEED = Stage(
     "speed",
     "Forecast beside measurement",
     _tasks,
-    _figures,
+    speed_figures,
     ("key", "model_gb", "cases"),
 )
