@@ -9,6 +9,10 @@ DEVLOCK := environments/requirements-dev.txt
 # The Python binding is installed without its own copy of llama.cpp: it uses the libraries that `kimi-nb build` makes.
 PIP_INSTALL := $(UV) pip install --quiet --python $(BIN)/python
 BINDING := --config-settings-package llama-cpp-python:cmake.define.LLAMA_BUILD=OFF
+# Like pip, uv then trusts what this system trusts, a company's own proxy included; without such a store, its own list.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),)
+export UV_SYSTEM_CERTS ?= true
+endif
 
 .PHONY: help setup dev demo lab check test soak bench screenshots gpu-proof chromium notebooks lock clean
 .DEFAULT_GOAL := help

@@ -3,7 +3,7 @@
     python benchmarks/bench_plan.py
 
 The models are headers of Kimi K2.5's shape, without weights. A plan is timed the first time that the model
-and the machine are seen, and again with other wishes; several quants at once are the catalogue's. What is
+and the machine are seen, and again with other wishes; several quants at once are the catalog's. What is
 timed is one core's work, so that other work on the machine does not show.
 """
 

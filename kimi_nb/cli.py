@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "main"]
 
 VERBS = {
-    "demo": "the whole path on nano: build, make the model, run all notebooks, write the report",
+    "demo": "the whole path on nano: build llama.cpp, chat, call a tool, run all notebooks, write the report",
     "check": "look at this machine: GPUs, memory, processor, disk",
     "build": "build llama.cpp, once, for every later step",
     "download": "fetch a quant of a model, or nano, and verify it",
@@ -52,6 +52,15 @@ class _Parser(argparse.ArgumentParser):
 
     #: The verb that was asked for, where this is the parser above the verbs': it is told of words left over.
     chosen = ""
+    #: The words it was given.
+    words: Sequence[str] = ()
+
+    def parse_known_args(  # type: ignore[override] # argparse's own signature is overloaded
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse as argparse does, and keep the words for what may have to be said of them."""
+        self.words = args or ()
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         asked = f"See {self.prog}{self.chosen and ' ' + self.chosen} --help."
@@ -59,7 +68,14 @@ class _Parser(argparse.ArgumentParser):
             message = f"there is no verb {wrong[1]!r}"
             if near := get_close_matches(wrong[1], VERBS, n=1):
                 asked = f"Did you mean {self.prog} {near[0]}?"
+        elif "invalid choice" in message and (unknown := self._unknown_option()) is not None:
+            # argparse took the option's value for a word of its own, and complains of that.
+            message = f"unrecognized arguments: {unknown}"
         raise UsageError("KNB001", "the command was not understood", why=message, fix=asked)
+
+    def _unknown_option(self) -> str | None:
+        options = [word.partition("=")[0] for word in self.words if word.startswith("--")]
+        return next((option for option in options if option not in self._option_string_actions), None)
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -87,6 +103,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: The words were not understood (code 2), or asked for help or the version (code 0).
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        _parser(None).print_help(sys.stderr)
+        return 2
+    if words[0] == "help":
+        words = [*words[1:2], "--help"]
     as_json = "--json" in words
     fill_closed_streams()
     chosen = next((word for word in words if not word.startswith("-")), None)

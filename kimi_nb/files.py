@@ -62,8 +62,9 @@ def make_folder(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder", str(path)) from None
+    except (FileExistsError, NotADirectoryError):
+        inside = next((at for at in (path, *path.parents) if at.exists()), path)
+        raise NotADirectoryError(errno.ENOTDIR, f"{inside} is a file, not a folder", str(path)) from None
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -76,7 +77,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         # A rename would put a file in the place of what stands there: as root, even of /dev/null.
         why = "it is a folder" if path.is_dir() else "it is not an ordinary file"
         raise OSError(errno.EINVAL, why, str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:

@@ -1,5 +1,6 @@
 """Where the source comes from: pip and the pinned hash, or upstream's git; and how CMake and Ninja come along."""
 
+import io
 import shutil
 import subprocess
 import tarfile
@@ -89,6 +90,31 @@ def test_without_network_the_message_says_where_to_put_the_file(archive, cache, 
     assert f"put {FILE} at {sdist_path()} by hand" in failed.value.fix
     with pytest.raises(BuildError, match=r"KNB202"):
         ensure_build(backend="cpu")
+
+
+def test_a_python_that_knows_no_filters_of_archives_unpacks_too(tmp_path, monkeypatch):
+    """Debian 12's own Python is 3.11.2, and filters came with 3.11.4: the first step of all ended in a traceback."""
+    extractall = tarfile.TarFile.extractall
+
+    def without(self, path=".", members=None, *, numeric_owner=False):
+        extractall(self, path, members, numeric_owner=numeric_owner, filter="fully_trusted")
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", without)
+    monkeypatch.delattr(tarfile, "data_filter")
+    monkeypatch.delattr(tarfile.TarInfo, "replace")
+    source = f"{FILE.removesuffix('.tar.gz')}/vendor/llama.cpp"
+    with tarfile.open(tmp_path / FILE, "w:gz") as tar:
+        for name in ("CMakeLists.txt", "src/llama.cpp", "docs/build.md"):
+            text = name.encode()
+            member = tarfile.TarInfo(f"{source}/{name}")
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text))
+    unpack_sdist(tmp_path / FILE, tmp_path / "tree")
+    files = {
+        str(path.relative_to(tmp_path / "tree")) for path in (tmp_path / "tree").rglob("*") if path.is_file()
+    }
+    assert files == {"CMakeLists.txt", "src/llama.cpp"}
+    assert (tmp_path / "tree/src/llama.cpp").read_text() == "src/llama.cpp"
 
 
 def test_the_tree_is_unpacked_whole_or_not_at_all(archive, tmp_path):

@@ -6,11 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from kimi_nb.cli import VERBS, _parser, main
+from kimi_nb.commands.demo import _as_called
 from kimi_nb.files import make_folder, write_bytes
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +32,9 @@ def ran(words, **options):
     ("words", "says"),
     [
         ([], "VERB"),
+        (["serve", "--gguf", "README.md"], "unrecognized arguments: --gguf. See kimi-nb serve --help."),
+        (["nano", "--output=x", "there"], "unrecognized arguments: --output."),
+        (["nano", "there"], "invalid choice: 'there'"),
         (["chekc"], "Did you mean kimi-nb check?"),
         (["check", "--frob"], "unrecognized arguments: --frob. See kimi-nb check --help."),
         (["estimate"], "--gguf --model is required"),
@@ -112,6 +117,101 @@ def test_ctrl_c_is_one_line_at_any_moment_also_while_a_verb_is_loaded(moment, mo
     assert err.startswith("kimi-nb: interrupted")
 
 
+def test_ctrl_c_while_the_command_line_itself_is_loaded_is_one_line():
+    """Loading it takes a twentieth of a second, in which Ctrl-C was a traceback."""
+    code = (
+        "import sys\n"
+        "class Impatient:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == sys.argv[1]: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+        "from kimi_nb.__main__ import main\n"
+        "sys.exit(main())"
+    )
+    for module in ("kimi_nb.cli", "kimi_nb.errors", "argparse"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, module], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "kimi-nb: interrupted\n")
+
+
+def test_the_command_is_the_module_too():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert scripts == {"kimi-nb": "kimi_nb.__main__:main"}
+    words = [sys.executable, "-m", "kimi_nb"]
+    done = subprocess.run([*words, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"kimi-nb \d+\.\d+\.\d+\n", done.stdout)
+
+
+def test_no_words_at_all_and_help_show_the_verbs(capsys):
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert all(f"    {verb} " in err for verb in VERBS)
+    for words, says in ((["help"], "usage: kimi-nb [-h]"), (["help", "nano"], "usage: kimi-nb nano [-h]")):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.startswith(says)
+
+
+@pytest.mark.parametrize("verb", ["serve", "estimate"])
+def test_a_verb_with_many_settings_has_a_short_usage_and_says_what_words_they_take(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    out = capsys.readouterr().out
+    usage = out.partition("\n\n")[0]
+    assert usage.count("\n") < 10
+    assert "[llama.cpp's settings: see below]" in usage
+    assert "--flash-attn {on,off,auto}" in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", str(ROOT / "notebooks/01_setup.ipynb"), "--out"],
+        ["demo", "--out"],
+        ["nano", "--out"],
+        ["check", "--save"],
+        ["plan", "--model", "nano", "--offline", "--save"],
+    ],
+)
+def test_a_place_that_cannot_be_written_is_wrong_use_for_every_verb(words, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert main([*words, str(tmp_path / "file" / "below"), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["why"] == f"{tmp_path}/file is a file, not a folder"
+    assert err.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_what_is_to_be_typed_next_is_what_was_typed(tmp_path, monkeypatch):
+    """After `make demo` no kimi-nb is on a stranger's PATH."""
+    program = tmp_path / "a b" / "kimi-nb"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert _as_called("a b/kimi-nb") == "'a b/kimi-nb'"
+    assert _as_called("/x/kimi_nb/__main__.py") == "python -m kimi_nb"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert _as_called("a b/kimi-nb") == "kimi-nb"
+
+
+def test_make_trusts_the_certificates_that_this_system_trusts():
+    """pip does; uv did not unless told to, so that behind a company's proxy `make demo` ended at once."""
+    stores = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+    env = {"PATH": os.environ["PATH"]}
+    words = ["make", "-s", "-C", str(ROOT), "--eval", "show: ; @echo [$$UV_SYSTEM_CERTS]", "show"]
+    for given, expected in (
+        ({}, "[true]" if any(map(os.path.exists, stores)) else "[]"),
+        ({"UV_SYSTEM_CERTS": "false"}, "[false]"),
+    ):
+        done = subprocess.run(words, env=env | given, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == expected
+
+
 def test_a_device_or_a_pipe_is_never_replaced_by_a_file_of_ours(tmp_path, capsys):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -136,9 +236,9 @@ def test_a_saved_machine_goes_where_a_link_points(tmp_path, capsys):
 @pytest.mark.parametrize("words", [["demo"], ["run", str(ROOT / "notebooks/01_setup.ipynb")], ["nano"]])
 def test_a_file_where_a_folder_is_asked_for_is_said_before_anything_starts(words, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
-    assert main([*words, "--out", str(tmp_path / "file"), "--json"]) == 1
+    assert main([*words, "--out", str(tmp_path / "file"), "--json"]) == 2
     out, err = capsys.readouterr()
-    assert json.loads(out)["error"]["why"] == "it is a file, not a folder"
+    assert json.loads(out)["error"]["why"] == f"{tmp_path}/file is a file, not a folder"
     assert err.count("\n") == 1
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -166,7 +166,7 @@ def test_an_unknown_encoding_is_refused(tensors, tmp_path):
 
 def test_a_folder_that_cannot_be_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ModelFileError, match="cannot write nano") as caught:
+    with pytest.raises(UsageError, match="cannot write nano") as caught:
         make_nano(tmp_path / "file" / "below")
     assert caught.value.id == "KNB380"
     assert "\n" not in str(caught.value)

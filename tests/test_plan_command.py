@@ -1,6 +1,8 @@
 """``kimi-nb plan``: for a file, for nano and for models that are not here; and llama.cpp's word on it."""
 
 import json
+import os
+import subprocess
 
 import pytest
 from gguf_bytes import gguf, key, tensor
@@ -66,9 +68,26 @@ def test_the_words_for_people(capsys):
         "kimi-nb download --model kimi-k2.5",
     ):
         assert part in text
-    assert max(len(line) for line in text.splitlines()) <= 100
+    assert max(len(line) for line in text.splitlines()) <= 79  # a terminal is 80 wide unless one changes it
     assert '--model "$(kimi-nb models path UD-TQ1_0)"' in text  # where the download puts it
-    assert "all of their memory free" in text  # a profile is no machine
+    assert "all of their memory free" in " ".join(text.split())  # a profile is no machine
+
+
+def test_the_printed_command_can_be_pasted_into_a_shell(tmp_path, capsys):
+    """It was once wrapped like prose, so that a shell took its second line for another command."""
+    nano = tmp_path / "a folder with  spaces and it's accents é" / "nano.gguf"
+    nano.parent.mkdir()
+    nano.symlink_to(nano_path())
+    assert main(["plan", "--gguf", str(nano), "--machine", "cpu-512gb", "--json"]) == 0
+    argv = json.loads(capsys.readouterr().out)["plan"]["argv"]
+    assert main(["plan", "--gguf", str(nano), "--machine", "cpu-512gb"]) == 0
+    text = capsys.readouterr().out.partition("\nStart it\n")[2].partition("\n\n")[0]
+    assert text.count("\n") >= 2
+    (tmp_path / "llama-server").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    (tmp_path / "llama-server").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    said = subprocess.run(["sh", "-c", text], env=env, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == argv[1:]
 
 
 def test_an_estimate_for_people(capsys):

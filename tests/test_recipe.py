@@ -101,7 +101,7 @@ def asked(port, key_file, server):
     raise AssertionError("it did not answer")
 
 
-def test_a_model_of_the_catalogue_is_fetched_first(kimi_plan, run):
+def test_a_model_of_the_catalog_is_fetched_first(kimi_plan, run):
     told = run(shell_script(kimi_plan))
     assert told[:5] == ["kimi-nb", "download", "--model", "kimi-k2.5", "--quant"]
     assert told[6:10] == ["kimi-nb", "models", "path", "unsloth/Kimi-K2.5-GGUF:UD-TQ1_0"]

@@ -313,7 +313,7 @@ def test_nothing_is_started_when_something_is_wrong_beforehand(tmp_path):
 
 def test_a_folder_that_cannot_be_used_is_one_line(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(RunError, match="KNB706"):
+    with pytest.raises(UsageError, match=r"KNB706: .*/file is a file, not a folder"):
         run_notebooks(paths("succeeds"), out=tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -23,7 +23,9 @@ __all__ = ["configure", "main"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
-    parser.add_argument("--backend", choices=BACKENDS, help="default: chosen from what is on this machine")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, help="what to build for; default: chosen from what is on this machine"
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--source", type=Path, metavar="DIR", help="build this checkout of llama.cpp")
     source.add_argument("--ref", help="build this branch, tag or commit of upstream's repository (needs git)")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,9 +88,18 @@ def main(args: argparse.Namespace) -> int:
         print("     nano did not call the tool it was asked to use; notebook 06 shows how calls are made.")
     print(f"\n{good} of {len(run.notebooks)} notebooks succeeded; {seconds:.0f} s in all.")
     print(f"Report:  {report}")
-    print("Next:    make lab          opens the notebooks in JupyterLab")
-    print("         kimi-nb check     says which quants of Kimi K2.5 this machine could hold")
+    us = _as_called(sys.argv[0])
+    print(f"Next:    {us} lab      opens the notebooks in JupyterLab")
+    print(f"         {us} check    says which quants of Kimi K2.5 this machine could hold")
     return 0 if done else 1
+
+
+def _as_called(program: str) -> str:
+    """Return what to type for this program: its name where the shell finds it by that, else its path."""
+    found = shutil.which("kimi-nb")
+    if found is not None and Path(found).absolute() == Path(program).absolute():
+        return "kimi-nb"
+    return shlex.quote(os.path.relpath(program)) if Path(program).name == "kimi-nb" else "python -m kimi_nb"
 
 
 def _screen(*, quiet: bool) -> Callable[[str], None]:

@@ -62,7 +62,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the most of a file an interruption may cost; more is faster from afar (default: %(default)s)",
     )
     parser.add_argument(
-        "--transfer", choices=["auto", "http", "xet"], default="auto", help="(default: %(default)s)"
+        "--transfer",
+        choices=["auto", "http", "xet"],
+        default="auto",
+        help="how files come (default: whichever the repository and this machine offer)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 

@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--gguf", metavar="FILE", type=Path, help="a GGUF file, or the first of its shards")
     what.add_argument(
-        "--model", metavar="M", help="a model of the catalogue; its headers are read from the Hub"
+        "--model", metavar="M", help="a model of the catalog; its headers are read from the Hub"
     )
     parser.add_argument("--quant", metavar="Q", help="which quant of --model")
     parser.add_argument(

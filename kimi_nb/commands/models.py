@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "action", nargs="?", choices=["list", "path", "remove"], default="list", help="(default: list)"
+        "action",
+        nargs="?",
+        choices=["list", "path", "remove"],
+        default="list",
+        help="what to do (default: list)",
     )
     parser.add_argument("name", nargs="?", help="namespace/name:quant, or a part of it that fits only one")
     parser.add_argument("--folder", metavar="DIR", type=Path, help="models folder (default: $KIMI_NB_MODELS)")

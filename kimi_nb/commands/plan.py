@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--gguf", metavar="FILE", type=Path, help="a GGUF file, or the first of its shards")
-    what.add_argument("--model", metavar="M", help="a model of the catalogue, such as kimi-k2.5 or nano")
+    what.add_argument("--model", metavar="M", help="a model of the catalog, such as kimi-k2.5 or nano")
     what.add_argument(
         "--plan", metavar="FILE", type=Path, help="a plan that was saved, here or in the plan panel: show it"
     )
@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--machine", metavar="FILE", help="a saved machine or a shipped profile (default: this one)")
     add("--keep-gpu-mib", metavar="N", type=float, help=_GPU)
     add("--keep-ram-mib", metavar="N", type=float, help=_RAM)
-    add("--offline", action="store_true", help="read no headers from the Hub: sizes from the catalogue only")
+    add("--offline", action="store_true", help="read no headers from the Hub: sizes from the catalog only")
     add("--save", metavar="FILE", type=Path, help="keep the plan, for `kimi-nb serve --plan FILE`")
     add("--json", action="store_true", help="print one JSON document")
 

@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         choices=("start", "status", "stop", "logs"),
         default="start",
-        help="default: start",
+        help="what to do; default: start",
     )
     add("--model", metavar="nano|FILE", help="nano, or a GGUF file of your own")
     add("--plan", metavar="FILE", type=Path, help="run what `kimi-nb plan --save FILE` planned")

@@ -154,11 +154,14 @@ def unpack_sdist(archive: Path, folder: Path) -> None:
             inside = member.name.removeprefix(prefix)
             top = inside.partition("/")[0]
             if inside != member.name and not top.startswith(".") and top not in UNUSED:
-                yield member.replace(name=inside)
+                member.name = inside
+                yield member
 
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     with storage_errors(folder), tarfile.open(archive) as tar:
         partial.mkdir(parents=True)
-        tar.extractall(partial, members=wanted(tar), filter="data")
+        # Python before 3.11.4, Debian 12's own among them, knows no filters.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(partial, members=wanted(tar))  # noqa: S202 - its hash has proven what is in it
         partial.replace(folder)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["first_look_lines", "machine_lines"]
 
 _GIB = 1024
-_WIDTH = 100
+_WIDTH = 79
 _CAUTION = (
     "Context, compute buffers, the system and whatever else runs come on top, so leave room. What does not "
     "fit in memory can still run from disk, far more slowly. ~ marks a size that is published rounded."

@@ -1,4 +1,4 @@
-"""What a model is: its header, the catalogue of known ones, and Kimi's tool declarations."""
+"""What a model is: its header, the catalog of known ones, and Kimi's tool declarations."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Candidate:
 
 
 def candidates(name: str, quant: str | None = None) -> list[Candidate]:
-    """Return the quants of a model in the catalogue, without reading anything from the network.
+    """Return the quants of a model in the catalog, without reading anything from the network.
 
     Each has a stand-in for its header (:mod:`kimi_nb.model.stand_in`); nano has its own. Without ``quant``
     these are the first publisher's, those whose size is known.

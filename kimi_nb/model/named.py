@@ -1,4 +1,4 @@
-"""A model's header by the name that the catalogue gives it."""
+"""A model's header by the name that the catalog gives it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["named_model"]
 
 
 def named_model(name: str, quant: str | None = None) -> Model:
-    """Return the header of a quant in the catalogue, read from the Hub; nano's from this package.
+    """Return the header of a quant in the catalog, read from the Hub; nano's from this package.
 
     Args:
         name: Such as ``kimi-k2.5`` or ``nano``.

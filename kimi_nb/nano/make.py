@@ -85,13 +85,17 @@ def make_nano(
         The file to load: the only one, or the first shard.
 
     Raises:
-        UsageError: If nano cannot be cut into that many shards.
+        UsageError: If nano cannot be cut into that many shards, or the folder cannot be used.
         ModelFileError: If the files cannot be written, or the shipped file is damaged.
     """
     per_shard = _tensors_per_shard(shards)
     try:
         make_folder(folder)
-        with tempfile.TemporaryDirectory(prefix=".nano-", dir=folder) as name:
+        work = tempfile.TemporaryDirectory(prefix=".nano-", dir=folder)
+    except OSError as error:
+        raise _unwritable(UsageError, folder, error) from error
+    try:
+        with work as name:
             whole = Path(name) / "whole.gguf"
             _write_whole(whole, weights, seed, encoding)
             if shards == 1:
@@ -102,7 +106,7 @@ def make_nano(
                 part.replace(folder / part.name)
             return folder / parts[0].name
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise _unwritable(ModelFileError, folder, error) from error
 
 
 def _write_whole(path: Path, weights: Weights, seed: int, encoding: Encoding | None) -> None:
@@ -176,8 +180,8 @@ def _cut(whole: Path, shards: int, per_shard: int, build: Build | None) -> list[
     return parts
 
 
-def _unwritable(folder: Path, error: OSError) -> KimiNbError:
-    return ModelFileError(
+def _unwritable(kind: type[KimiNbError], folder: Path, error: OSError) -> KimiNbError:
+    return kind(
         "KNB380",
         f"cannot write nano in {folder}",
         why=error.strerror or str(error),

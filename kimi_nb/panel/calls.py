@@ -70,11 +70,11 @@ def plan(
     """Show the plan panel: will it fit, with which settings, and how fast?
 
     Args:
-        model: A key of the catalogue, such as ``kimi-k2.5``, ``nano``, or a GGUF file.
-        quant: Which quant of the catalogue's model; its first by default.
+        model: A key of the catalog, such as ``kimi-k2.5``, ``nano``, or a GGUF file.
+        quant: Which quant of the catalog's model; its first by default.
         machine: A profile's name, a saved machine or its file; this machine by default.
         saved: A plan that was saved before, to start from; it says which model.
-        offline: Read no header from the Hub until a button is pressed: sizes from the catalogue only.
+        offline: Read no header from the Hub until a button is pressed: sizes from the catalog only.
 
     Raises:
         UsageError: There is no such machine, or what was saved is no plan.
@@ -148,8 +148,8 @@ def dashboard(
     its files, and the chat panel talks to that server.
 
     Args:
-        model: A key of the catalogue, such as ``kimi-k2.5``, ``nano``, or a GGUF file.
-        quant: Which quant of the catalogue's model; its first by default.
+        model: A key of the catalog, such as ``kimi-k2.5``, ``nano``, or a GGUF file.
+        quant: Which quant of the catalog's model; its first by default.
         machine: A profile's name, a saved machine or its file; this machine by default.
         saved: A plan that was saved before, to start from; it says which model.
         settings: What the server is to be run with, whatever the plan says.

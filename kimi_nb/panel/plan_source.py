@@ -61,7 +61,7 @@ def subject_of(source: str, quant: str, file: str) -> Subject:
 
 
 def outline_of(source: str, quant: str) -> Subject | None:
-    """Return what is planned by the size that the catalogue knows, if it does, until its header is read."""
+    """Return what is planned by the size that the catalog knows, if it does, until its header is read."""
     try:
         model = candidates(source, quant)[0].model
     except UsageError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.errors import UsageError
-from kimi_nb.plan.knobs import Flag, Switch
+from kimi_nb.plan.knobs import Choice, Flag, Switch
 from kimi_nb.plan.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     """Give ``parser`` every setting as an option."""
     import argparse
 
+    # All of them would fill a screen before the help itself begins.
+    usage = parser.format_usage().removeprefix("usage: ").rstrip().replace("%", "%%")
+    parser.usage = f"{usage}\n{' ' * (len(parser.prog) + 8)}[llama.cpp's settings: see below]"
     group = parser.add_argument_group("llama.cpp's settings", "What is not given is left to llama.cpp.")
     for name, knob in Settings.knobs().items():
         about = knob.about.replace("%", "%%")
@@ -34,7 +37,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
                 help=about,
             )
         else:
-            group.add_argument(knob.flag, dest=_PREFIX + name, metavar=knob.placeholder, help=about)
+            words = f"{{{','.join(knob.words)}}}" if isinstance(knob, Choice) else knob.placeholder
+            group.add_argument(knob.flag, dest=_PREFIX + name, metavar=words, help=about)
 
 
 def read_settings(args: argparse.Namespace) -> Settings:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plan_lines", "report_lines"]
 
-_WIDTH = 100
+_WIDTH = 79
 _BOUNDS = {
     "cpu": "the processor",
     "ram": "main memory",
@@ -160,28 +160,33 @@ def _alternative(plan: Plan) -> str:
 def _start(plan: Plan, saved_as: str | None) -> list[str]:
     lines = []
     if plan.model.key is not None and plan.model.repo is not None:
-        lines.append(f"kimi-nb download --model {plan.model.key} --quant {plan.model.quant}")
-    if saved_as is not None:
-        lines.append(f"kimi-nb serve --plan {shlex.quote(saved_as)}")
-    command = shlex.join(plan.argv)
-    if (
-        lines and plan.model.file == Path(plan.model.file).name
-    ):  # downloaded first, to a place that is asked for
+        lines.append(f"  kimi-nb download --model {plan.model.key} --quant {plan.model.quant}")
+    words = [shlex.quote(word) for word in plan.argv]
+    if lines and plan.model.file == Path(plan.model.file).name:  # downloaded, to a place that is asked for
         place = f'"$(kimi-nb models path {plan.model.quant})"'
-        command = command.replace(shlex.quote(plan.model.file), place, 1)
-    lines.append(command)
-    return [
-        line
-        for command in lines
-        for line in textwrap.wrap(
-            command,
-            _WIDTH,
-            initial_indent="  ",
-            subsequent_indent="      ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    ]
+        words[words.index(shlex.quote(plan.model.file))] = place
+    if saved_as is not None:
+        return [*lines, f"  kimi-nb serve --plan {shlex.quote(saved_as)}", *_command(words)]
+    kept = "With --save FILE the plan is kept, and `kimi-nb serve --plan FILE` starts it."
+    return [*lines, *_command(words), "", *_wrapped(kept, "")]
+
+
+def _command(words: list[str]) -> list[str]:
+    """Return a command over as many lines as it needs, to be pasted into a shell as it stands."""
+    lines = ["  " + words[0]]
+    options: list[str] = []  # each with its value
+    for word in words[1:]:
+        if word.startswith("-") or not options:
+            options.append(word)
+        else:
+            options[-1] += " " + word
+    for option in options:
+        if len(lines[-1]) + len(option) + len(" " + " \\") <= _WIDTH:
+            lines[-1] += " " + option
+        else:
+            lines[-1] += " \\"
+            lines.append("      " + option)
+    return lines
 
 
 def _listed(title: str, texts: Iterable[str]) -> list[str]:

@@ -81,8 +81,9 @@ def run_notebooks(
         nothing.
 
     Raises:
-        UsageError: A notebook cannot be read, or a parameter is wrong; nothing was started.
-        RunError: The run's folder cannot be used.
+        UsageError: A notebook cannot be read, a parameter is wrong, or the run's folder cannot be used;
+            nothing was started.
+        RunError: Another run uses the folder.
     """
     paths = find_notebooks(notebooks)
     if cell_timeout_s < 1 or start_timeout_s < 1 or not 0 < wall_s < math.inf:
@@ -154,7 +155,7 @@ def run_folder(out: str | os.PathLike[str] | None) -> Path:
         out: Which; ``runs/DATE-TIME`` in the current one when not given.
 
     Raises:
-        RunError: It cannot be used (KNB706).
+        UsageError: It cannot be used (KNB706).
     """
     try:
         if out is not None:
@@ -175,8 +176,8 @@ def run_folder(out: str | os.PathLike[str] | None) -> Path:
     raise _unusable(Path(stem), "a hundred runs began there in this second")
 
 
-def _unusable(folder: Path, why: str) -> RunError:
-    return RunError(
+def _unusable(folder: Path, why: str) -> UsageError:
+    return UsageError(
         "KNB706", f"the run's folder {folder} cannot be used", why=why, fix="Name another one with --out."
     )
 
