@@ -46,10 +46,10 @@
 # Each notebook has one cell like the next one. Change a value and run the notebook again from the top, or run it without opening it:
 #
 # ```sh
-# kimi-nb run notebooks/01_setup.ipynb -p models_folder my-models
+# kimi-nb run 1 -p models_folder my-models
 # ```
 #
-# The cell after the parameters checks them, and says nothing when they are in order. If it says `ModuleNotFoundError: No module named 'kimi_nb'`, this notebook runs in another Python: start JupyterLab with `make lab`, or choose the kernel "Python 3 (ipykernel)" of this project's `.venv`.
+# The cell after the parameters checks them, and says nothing when they are in order. If it says `ModuleNotFoundError: No module named 'kimi_nb'`, this notebook runs in another Python: start JupyterLab with `make lab` (without a clone: `kimi-nb lab`), or choose the kernel "Python 3 (ipykernel)" of the environment that kimi-nb is installed in.
 
 # %% tags=["parameters"]
 models_folder: str = ""  # where model files go; empty means the default shown below
@@ -95,7 +95,7 @@ if not notes:
 # %% [markdown]
 # ## Versions
 #
-# What this package needs, and what is installed. `make setup` installs exactly the locked versions; the table shows if something was changed since.
+# What this package needs, and what is installed. In a clone `make setup` installs exactly the locked versions, and `pip install` of a wheel the newest ones that fit. The table shows if something was changed since; either command puts it right.
 
 # %%
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -108,9 +108,9 @@ def state_of(needs: Requirement) -> list[str]:
     try:
         has = version(needs.name)
     except PackageNotFoundError:
-        return [needs.name, str(needs.specifier), "none", "MISSING: run make setup"]
+        return [needs.name, str(needs.specifier), "none", "MISSING: install again"]
     fits = needs.specifier.contains(has, prereleases=True)
-    return [needs.name, str(needs.specifier), has, "ok" if fits else "DOES NOT FIT: run make setup"]
+    return [needs.name, str(needs.specifier), has, "ok" if fits else "DOES NOT FIT: install again"]
 
 
 needed = [Requirement(line) for line in requires("kimi-nb") or []]
@@ -212,7 +212,7 @@ table(
 # For the real model: install, choose the disk, look at the machine, and see what a download would do before it starts. `--dry-run` fetches nothing.
 #
 # ```sh
-# # once, in the clone of this repository
+# # once, in the clone of this repository (the README tells how to install without one)
 # make setup
 # source .venv/bin/activate
 # # a disk with 240 GB free and more; keep this line in your shell's profile

@@ -77,6 +77,7 @@ from kimi_nb.chat import Chat, ContentDelta, Done, ReasoningDelta, ask_structure
 from kimi_nb.chat.failures import EngineError
 from kimi_nb.chat.reach import engine_at, read_key
 from kimi_nb.engine import InProcess, LlamaServer
+from kimi_nb.engine.binding import why_no_binding
 from kimi_nb.model import catalog
 from kimi_nb.model.prompt import render
 from kimi_nb.nano import nano_path
@@ -100,16 +101,20 @@ texts(["mode", "the prompt"], prompts.items(), "What the model is given")
 #
 # ## Tokens
 #
-# The text is cut into **tokens**: words, parts of words, and special tokens. Speed, context length and prices are all counted in them. To look at tokens, a small model can be loaded into the notebook's own process. (For real work use a server: if llama.cpp crashes in here, the notebook goes with it.)
+# The text is cut into **tokens**: words, parts of words, and special tokens. Speed, context length and prices are all counted in them. To look at tokens, a small model can be loaded into the notebook's own process. (For real work use a server: if llama.cpp crashes in here, the notebook goes with it.) This needs llama-cpp-python; where it is not installed, the cell tells how to get it, and the rest of the notebook does without.
 
 # %%
-with InProcess(nano_path(), n_ctx=1024, n_threads=1) as nano:
-    ids = nano.tokenize(prompts["thinking"])
-    pieces = [nano.detokenize([each]) for each in ids]
-    continued = nano.complete(prompts["instant"], max_tokens=80)
+if missing := why_no_binding():
+    print(missing)
+    continued = "(not shown: see the message above)"
+else:
+    with InProcess(nano_path(), n_ctx=1024, n_threads=1) as nano:
+        ids = nano.tokenize(prompts["thinking"])
+        pieces = [nano.detokenize([each]) for each in ids]
+        continued = nano.complete(prompts["instant"], max_tokens=80)
 
-print(f"{len(prompts['thinking'])} characters are {len(ids)} tokens:")
-print(" ".join(f"[{piece}]" for piece in pieces))
+    print(f"{len(prompts['thinking'])} characters are {len(ids)} tokens:")
+    print(" ".join(f"[{piece}]" for piece in pieces))
 
 # %% [markdown]
 # nano has a few thousand different tokens and Kimi K2.5 has 163,840, so the real model needs fewer tokens for the same text.
@@ -408,7 +413,7 @@ else:
 # Run this notebook on the real model, headless:
 #
 # ```sh
-# kimi-nb run notebooks/04_inference.ipynb \
+# kimi-nb run 4 \
 #   -p model_file "$(kimi-nb models path UD-TQ1_0)" \
 #   -p ctx 32768 -p max_tokens 8192 -p steady false
 # ```
@@ -417,7 +422,7 @@ else:
 #
 # ```sh
 # export ENGINE_API_KEY=...
-# kimi-nb run notebooks/04_inference.ipynb -p engine_url http://127.0.0.1:8080/v1 -p steady false -p max_tokens 8192
+# kimi-nb run 4 -p engine_url http://127.0.0.1:8080/v1 -p steady false -p max_tokens 8192
 # ```
 #
 # One question from a terminal; `--model` takes a GGUF file, and `--base-url` an engine that runs:

@@ -492,7 +492,7 @@ else:
 # Run this notebook with Kimi K2.5, headless:
 #
 # ```sh
-# kimi-nb run notebooks/06_tool_calls.ipynb \
+# kimi-nb run 6 \
 #   -p model_file "$(kimi-nb models path UD-TQ1_0)" \
 #   -p ctx 65536 -p max_tokens 8192 -p steady false
 # ```

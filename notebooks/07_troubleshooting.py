@@ -28,7 +28,7 @@
 #
 # ## Parameters
 #
-# Put the id of an error here, or paste its whole line, and run the notebook: the next section explains it. Without opening the notebook: `kimi-nb run notebooks/07_troubleshooting.ipynb -p error_id KNB306`.
+# Put the id of an error here, or paste its whole line, and run the notebook: the next section explains it. Without opening the notebook: `kimi-nb run 7 -p error_id KNB306`.
 
 # %% tags=["parameters"]
 error_id: str = ""  # an id such as "KNB306", or a whole error line; empty to look nothing up
@@ -238,5 +238,5 @@ HTML("".join(sections))
 # # what llama-server said, while it runs
 # kimi-nb serve logs --lines 200 > server.log
 # # whether the path works with nano: report/run.json and report/index.html
-# kimi-nb run notebooks/05_serving.ipynb --out report
+# kimi-nb run 5 --out report
 # ```

@@ -1,9 +1,11 @@
 """A model inside this process: nano, tokenised and continued by llama-cpp-python on our libraries."""
 
+import sys
+
 import pytest
 
 from kimi_nb.engine import InProcess
-from kimi_nb.errors import ModelFileError, UsageError
+from kimi_nb.errors import BuildError, ModelFileError, UsageError
 
 pytestmark = pytest.mark.engine
 
@@ -87,3 +89,10 @@ def test_a_file_that_is_no_whole_model(kind, build, nano, tmp_path, capfd):
     assert failed.value.why
     assert capfd.readouterr() == ("", "")
     print(failed.value)
+
+
+def test_without_the_binding_it_is_one_line_that_installs_it(nano, monkeypatch):
+    """An installation from a wheel begins so; nothing is built before it is said."""
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)  # Python's own way to say that it is not installed
+    with pytest.raises(BuildError, match=r"KNB222: .*CMAKE_ARGS=-DLLAMA_BUILD=OFF .* llama-cpp-python==\d"):
+        InProcess(nano)

@@ -11,8 +11,8 @@ import urllib.request
 
 import pytest
 
-from kimi_nb.errors import RunError, UsageError
-from kimi_nb.run.lab import lab_command, notebooks_folder
+from kimi_nb.errors import RunError
+from kimi_nb.run.lab import lab_command
 
 
 @pytest.fixture
@@ -23,20 +23,8 @@ def clone(tmp_path):
     return tmp_path / "clone"
 
 
-def test_the_folder_is_found_from_within_a_clone(clone):
-    assert notebooks_folder(clone) == clone / "notebooks"
-    assert notebooks_folder(clone / "kimi_nb/run") == clone / "notebooks"
-    assert notebooks_folder(clone / "notebooks") == clone / "notebooks"
-
-
-def test_without_a_clone_it_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("kimi_nb.run.lab.__file__", str(tmp_path / "site/kimi_nb/run/lab.py"))
-    with pytest.raises(UsageError, match="KNB721"):
-        notebooks_folder(tmp_path)
-
-
 def test_what_is_passed_on_comes_last_and_no_secret_is_on_the_command_line(clone):
-    command, env = lab_command(["--ServerApp.ip=::1"], start=clone)
+    command, env = lab_command(clone / "notebooks", ["--ServerApp.ip=::1"])
     assert command[-1] == "--ServerApp.ip=::1"
     assert command.index("--ServerApp.ip=127.0.0.1") < len(command) - 1
     assert not any("token" in word for word in command)
@@ -49,7 +37,7 @@ def test_a_home_that_cannot_be_written_is_one_line(clone, tmp_path, monkeypatch)
     with pytest.raises(
         RunError, match=r"KNB722: .*file/runtime cannot be written: Not a directory\. Set HOME"
     ):
-        lab_command(start=clone)
+        lab_command(clone / "notebooks")
 
 
 def status(url):

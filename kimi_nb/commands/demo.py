@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Build, serve nano, chat, let it call a tool, run all notebooks; return 0 if all of it worked."""
     from kimi_nb.run.headless import run_folder
-    from kimi_nb.run.lab import notebooks_folder
+    from kimi_nb.run.shipped import notebooks_folder
 
     # What the last step needs is looked at first: the build before it can take many minutes.
     notebooks = sorted(notebooks_folder().glob("*.ipynb"))

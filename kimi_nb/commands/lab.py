@@ -29,11 +29,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Become JupyterLab; this returns only if that fails."""
     from kimi_nb.run.lab import lab_command
+    from kimi_nb.run.shipped import working_folder
 
+    notebooks = working_folder()
     options = [f"--ServerApp.port={args.port}"] if args.port is not None else []
     if args.no_browser:
         options.append("--no-browser")
-    command, env = lab_command([*options, *args.arguments])
+    command, env = lab_command(notebooks.folder, [*options, *args.arguments])
+    for line in notebooks.told:
+        print(line)
     sys.stdout.flush()
     # JupyterLab takes this process's place, so that signals and the exit code are its own.
     os.execve(command[0], command, env)  # noqa: S606 - an argument list of ours, and no shell

@@ -20,7 +20,10 @@ _EXIT = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.add_argument(
-        "notebooks", nargs="+", metavar="NOTEBOOK", help="a notebook, or a folder that holds some"
+        "notebooks",
+        nargs="+",
+        metavar="NOTEBOOK",
+        help="a notebook, a folder that holds some, or the number or name of one that comes with kimi-nb",
     )
     parser.add_argument(
         "-p",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from ctypes import c_char_p
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kimi_nb.engine.build import ensure_build
-from kimi_nb.engine.sdist import COMMIT
+from kimi_nb.engine.sdist import COMMIT, VERSION
 from kimi_nb.errors import BuildError
 
 if TYPE_CHECKING:
@@ -19,7 +21,24 @@ if TYPE_CHECKING:
 
     from kimi_nb.engine.build import Build
 
-__all__ = ["load_llama_cpp"]
+__all__ = ["load_llama_cpp", "why_no_binding"]
+
+
+def why_no_binding() -> BuildError | None:
+    """Return what to tell somebody who has no llama-cpp-python; None where it is installed.
+
+    An installation from a wheel does without it: the package holds no binary, so pip would compile for
+    minutes a llama.cpp that is never loaded here.
+    """
+    if find_spec("llama_cpp") is not None:
+        return None
+    return BuildError(
+        "KNB222",
+        "llama.cpp cannot be used inside this Python",
+        why="llama-cpp-python is not installed",
+        fix="Without a llama.cpp of its own it comes in a minute: CMAKE_ARGS=-DLLAMA_BUILD=OFF "
+        f"{shlex.quote(sys.executable)} -m pip install llama-cpp-python=={VERSION}",
+    )
 
 
 def load_llama_cpp(build: Build | None = None) -> ModuleType:
@@ -29,9 +48,11 @@ def load_llama_cpp(build: Build | None = None) -> ModuleType:
         build: The build; the one of :func:`~kimi_nb.engine.build.ensure_build` when not given.
 
     Raises:
-        BuildError: ``llama_cpp`` already runs on another library (KNB217); or it is not installed, or its
-            library does not load or is of a version that it was not made for (KNB218).
+        BuildError: ``llama_cpp`` already runs on another library (KNB217); its library does not load or
+            is of a version that it was not made for (KNB218); or it is not installed (KNB222).
     """
+    if (missing := why_no_binding()) is not None:
+        raise missing
     build = build or ensure_build()
     _require_commit(build)
     if "llama_cpp" not in sys.modules:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from kimi_nb.engine.storage import Progress
 
-__all__ = ["COMMIT", "FILE", "SHA256", "fetch_sdist", "sdist_path", "unpack_sdist"]
+__all__ = ["COMMIT", "FILE", "SHA256", "VERSION", "fetch_sdist", "sdist_path", "unpack_sdist"]
 
 VERSION = "0.3.36"
 FILE = f"llama_cpp_python-{VERSION}.tar.gz"

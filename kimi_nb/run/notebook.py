@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.errors import UsageError
+from kimi_nb.run.shipped import named_notebook
 
 if TYPE_CHECKING:
     import os
@@ -16,7 +17,10 @@ __all__ = ["code_cells", "find_notebooks", "first_line", "read_notebook", "sourc
 
 
 def find_notebooks(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Return the notebooks that ``paths`` name; a folder stands for the notebooks in it, by name.
+    """Return the notebooks that ``paths`` name.
+
+    A folder stands for the notebooks in it, by name. A word that names nothing here can be the number or the
+    name of a notebook that comes with kimi-nb.
 
     Raises:
         UsageError: A path is not there, or is neither a notebook nor a folder with notebooks.
@@ -29,7 +33,10 @@ def find_notebooks(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
                 raise _not_a_notebook(path, "the folder holds no .ipynb file")
             found += inside
         elif not path.exists():
-            raise _not_a_notebook(path, "there is no such file")
+            ours = named_notebook(path.name) if path == Path(path.name) else None
+            if ours is None:
+                raise _not_a_notebook(path, "there is no such file")
+            found.append(ours)
         elif path.suffix != ".ipynb":
             raise _not_a_notebook(path, f"its name ends in {path.suffix or 'nothing'!s} and not in .ipynb")
         else:
@@ -104,7 +111,10 @@ def first_line(source: str, *, most: int = 100) -> str:
 
 def _not_a_notebook(path: Path, why: str) -> UsageError:
     return UsageError(
-        "KNB701", f"cannot run {path}", why=why, fix="Name a notebook (.ipynb) or a folder that holds some."
+        "KNB701",
+        f"cannot run {path}",
+        why=why,
+        fix="Name a notebook (.ipynb), a folder that holds some, or one of kimi-nb's own by its number.",
     )
 
 

@@ -40,7 +40,7 @@ _FIXES = {
     "KNB713": "If memory ran out, run a smaller model or context; the log may tell another cause.",
     "KNB714": "Allow more with --cell-timeout, or make the cell's work smaller.",
     "KNB715": "Allow more with --wall, or make the notebook's work smaller.",
-    "KNB716": "Run `kimi-nb run` from the environment that make setup made; the log says more.",
+    "KNB716": "Run the kimi-nb of the environment it is installed in; the log says more.",
     "KNB717": "Run it again.",
     "KNB718": "See the log; if memory ran out, close other programs or run a smaller model.",
     "KNB719": "See the log.",
