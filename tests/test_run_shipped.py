@@ -115,6 +115,13 @@ def test_copies_are_made_where_a_person_sees_them(shipped, here):
     assert working_folder(made.folder / "of mine") == made
 
 
+def test_copies_that_were_moved_are_known_and_a_record_somewhere_above_is_not(shipped, here):
+    moved = working_folder().folder.rename(here / "renamed")
+    assert working_folder(moved).folder == moved
+    (moved / "of mine").mkdir()
+    assert working_folder(moved / "of mine").folder == moved / "of mine" / COPIES
+
+
 def test_what_was_changed_stays_and_what_was_lost_comes_back(shipped, here):
     folder = working_folder().folder
     (folder / NAMES[0]).write_text("mine")

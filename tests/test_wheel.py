@@ -179,7 +179,7 @@ def test_lab_opens_copies_that_a_person_can_edit(inside, installed):
     said = inside("kimi-nb", "lab", "--", "--version").splitlines()  # JupyterLab says its version and ends
     folder = inside.here / "kimi-nb-notebooks"
     assert said[0] == f"The notebooks are in {folder}, and yours to edit."
-    assert re.fullmatch(r"4\.\d+\.\d+", said[-1])
+    assert re.match(r"\d+\.\d+\.\d+", said[-1])
     package = next((installed / "lib").rglob("kimi_nb"))
     assert {path.name: path.read_bytes() for path in folder.glob("*.ipynb")} == {
         path.name: path.read_bytes() for path in (package / "notebooks").glob("*.ipynb")

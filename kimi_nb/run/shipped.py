@@ -136,8 +136,10 @@ def working_folder(start: Path | None = None) -> WorkingFolder:
 
 def _copies_folder(start: Path | None) -> Path:
     here = (start or Path.cwd()).absolute()
-    # Called again from among the copies, it means these and not copies within them.
-    return next((place for place in [here, *here.parents] if (place / _ORIGINS).is_file()), here / COPIES)
+    # Called again from among the copies, it means these and not copies within them. Above this folder only
+    # their own name counts: anybody may write a record into /tmp.
+    around = [here, *(place for place in here.parents if place.name == COPIES)]
+    return next((place for place in around if (place / _ORIGINS).is_file()), here / COPIES)
 
 
 def _steps(source: Path, folder: Path) -> list[_Step]:
