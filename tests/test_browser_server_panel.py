@@ -19,7 +19,7 @@ panel"""
 WRITE = """import threading
 from kimi_nb.engine.server_http import ServerHttp
 def write(url=panel.engine.base_url, key=panel.engine.api_key):
-    http = ServerHttp(int(url.removesuffix("/v1").rpartition(":")[2]), key)
+    http = ServerHttp.at(url, key)
     try:
         while True:  # until it is stopped
             http.ask("/completion", {"prompt": "A story.", "n_predict": 400, "ignore_eos": True}, timeout_s=60)

@@ -175,6 +175,11 @@ def test_slots_and_metrics_are_read(make):
         assert [slot["n_ctx"] for slot in server.slots()] == [1024, 1024]
 
 
+def test_a_question_that_it_refuses_is_an_error(make):
+    with make(extra_args=["--no-slots"]) as server, pytest.raises(ServerError, match=r"KNB522.*501"):
+        server.slots()
+
+
 def test_context_and_slots_are_always_said_explicitly(make):
     """Left to itself, llama-server would take the model's whole context and four slots."""
     server = make(settings=None)

@@ -11,14 +11,14 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kimi_nb.engine import server_command as form
 from kimi_nb.engine.endpoint import Engine
 from kimi_nb.engine.runtime_folder import forget_key, keep_key
 from kimi_nb.engine.secrets_out import environment_secrets, redactor
 from kimi_nb.engine.server_log import ServerLog, new_log_path
-from kimi_nb.engine.server_metrics import read_metrics
+from kimi_nb.engine.server_metrics import Tells
 from kimi_nb.engine.server_process import Progress, ServerProcess
 from kimi_nb.engine.server_state import ServerState, StateMachine
 from kimi_nb.engine.server_watch import Probe, RestartPolicy, Watch
@@ -44,7 +44,7 @@ _PROBE_TIMEOUT_S = 10.0
 _HUNG_S = 900.0
 
 
-class LlamaServer:
+class LlamaServer(Tells):
     """One llama-server on this machine, bound to 127.0.0.1, with a key of its own.
 
     It is ready when it has answered for its health, for the model's name and for one token, so the first real
@@ -199,22 +199,6 @@ class LlamaServer:
         """Return the newest lines of its log, without secrets."""
         return self._log.tail(n)
 
-    def slots(self) -> list[dict[str, Any]]:
-        """Return what each slot does, as llama-server tells it.
-
-        Raises:
-            ServerError: It is not ready, or does not answer.
-        """
-        return list(self._ask("/slots").json() or [])
-
-    def metrics(self) -> dict[str, float]:
-        """Return llama-server's counters and gauges by name, such as ``tokens_predicted_total``.
-
-        Raises:
-            ServerError: It is not ready, or does not answer.
-        """
-        return read_metrics(self._ask("/metrics").text())
-
     def __repr__(self) -> str:
         where = f" at http://127.0.0.1:{self.port}/v1, process {self.pid}" if self.state in _RUNNING else ""
         return f"<LlamaServer {self.alias}: {self.state}{where}>"
@@ -344,14 +328,8 @@ class LlamaServer:
         return process
 
     def _ask(self, path: str) -> Answer:
-        try:
-            with self._asking:
-                return self._running().http.ask(path, timeout_s=_PROBE_TIMEOUT_S)
-        except OSError as error:
-            fix = "It may be reading a long prompt: try again in a while."
-            raise ServerError(
-                "KNB522", f"llama-server does not answer {path}", why=str(error), fix=fix
-            ) from error
+        with self._asking:
+            return self._running().http.ask(path, timeout_s=_PROBE_TIMEOUT_S)
 
     def _bring_up(self, watch: Watch, port: int, cancel: threading.Event) -> None:
         """Go from starting to ready, or to failed or stopped with nothing left behind."""

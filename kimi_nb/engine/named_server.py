@@ -6,15 +6,14 @@ import os
 import signal
 from collections import deque
 from contextlib import suppress
-from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kimi_nb.engine.detached import start_detached
 from kimi_nb.engine.endpoint import Engine
 from kimi_nb.engine.running import Running, running, stop
 from kimi_nb.engine.server_http import ServerHttp
-from kimi_nb.engine.server_metrics import read_metrics
+from kimi_nb.engine.server_metrics import Tells
 from kimi_nb.engine.server_state import ServerState
 from kimi_nb.errors import KimiNbError, ServerError
 
@@ -25,10 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NamedServer"]
 
-_ANSWER_WITHIN_S = 10.0
 
-
-class NamedServer:
+class NamedServer(Tells):
     """A ``kimi-nb serve`` on this machine. It goes on when this process ends.
 
     It is read like a :class:`~kimi_nb.engine.llama_server.LlamaServer`. As it lives elsewhere, its state is
@@ -130,22 +127,6 @@ class NamedServer:
         except OSError:  # it has not said anything yet
             return []
 
-    def slots(self) -> list[dict[str, Any]]:
-        """Return what each slot does, as llama-server tells it.
-
-        Raises:
-            ServerError: It is not ready, or does not answer.
-        """
-        return list(self._ask("/slots").json() or [])
-
-    def metrics(self) -> dict[str, float]:
-        """Return llama-server's counters and gauges by name.
-
-        Raises:
-            ServerError: It is not ready, or does not answer.
-        """
-        return read_metrics(self._ask("/metrics").text())
-
     def __repr__(self) -> str:
         return f"<NamedServer {self.name or '(no name yet)'}: {self.state}>"
 
@@ -242,13 +223,4 @@ class NamedServer:
         url, key = self.base_url, ""
         with suppress(ServerError):
             key = self._key()
-        http = ServerHttp(int(url.removesuffix("/v1").rpartition(":")[2]), key)
-        try:
-            answer = http.ask(path, timeout_s=_ANSWER_WITHIN_S)
-        except OSError as error:
-            why, fix = str(error), "It may be reading a long prompt: try again in a while."
-        else:
-            if answer.status == HTTPStatus.OK:
-                return answer
-            why, fix = f"it says {answer.status}", "See its log."
-        raise ServerError("KNB522", f"llama-server does not answer {path}", why=why, fix=fix)
+        return ServerHttp.at(url, key).ask(path)

@@ -57,9 +57,8 @@ class Running:
         """Return ``starting``, ``ready``, or ``degraded`` when it does not answer."""
         if self.base_url is None:
             return "starting"
-        port = int(self.base_url.removesuffix("/v1").rpartition(":")[2])
         try:
-            answer = ServerHttp(port, "").ask("/health", timeout_s=2.0)
+            answer = ServerHttp.at(self.base_url, "").ask("/health", timeout_s=2.0)
         except OSError:
             return "degraded"
         return "ready" if answer.status == HTTPStatus.OK else "degraded"

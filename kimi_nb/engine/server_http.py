@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
 __all__ = ["HOST", "Answer", "ServerHttp"]
 
@@ -50,6 +51,11 @@ class ServerHttp:
     def __init__(self, port: int, api_key: str) -> None:
         self.port = port
         self._api_key = api_key
+
+    @classmethod
+    def at(cls, base_url: str, api_key: str) -> Self:
+        """Return a client for the server whose clients use ``base_url``, which ends in ``:PORT/v1``."""
+        return cls(int(base_url.removesuffix("/v1").rpartition(":")[2]), api_key)
 
     def ask(
         self,

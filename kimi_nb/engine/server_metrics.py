@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kimi_nb.errors import ServerError
@@ -12,7 +14,9 @@ from kimi_nb.errors import ServerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Meter", "Work", "memory_of", "read_metrics"]
+    from kimi_nb.engine.server_http import Answer
+
+__all__ = ["Meter", "Tells", "Work", "memory_of", "read_metrics"]
 
 _METRIC = re.compile(r"^llamacpp:(\w+) (\S+)$", re.MULTILINE)
 _MIB = 1024 * 1024
@@ -22,6 +26,46 @@ _SHORTEST_S = 0.2
 def read_metrics(page: str) -> dict[str, float]:
     """Return the counters and gauges of llama-server's ``/metrics`` page by name."""
     return {name: float(value) for name, value in _METRIC.findall(page)}
+
+
+class Tells(ABC):
+    """A llama-server that tells of its work while it runs, wherever it lives."""
+
+    def slots(self) -> list[dict[str, Any]]:
+        """Return what each slot does, as llama-server tells it.
+
+        Raises:
+            ServerError: It is not ready, or does not answer.
+        """
+        return list(self._told("/slots").json() or [])
+
+    def metrics(self) -> dict[str, float]:
+        """Return llama-server's counters and gauges by name, such as ``tokens_predicted_total``.
+
+        Raises:
+            ServerError: It is not ready, or does not answer.
+        """
+        return read_metrics(self._told("/metrics").text())
+
+    @abstractmethod
+    def _ask(self, path: str) -> Answer:
+        """Return its answer, whatever that is.
+
+        Raises:
+            ServerError: It is not ready.
+            OSError: It does not answer.
+        """
+
+    def _told(self, path: str) -> Answer:
+        try:
+            answer = self._ask(path)
+        except OSError as error:
+            why, fix = str(error), "It may be reading a long prompt: try again in a while."
+        else:
+            if answer.status == HTTPStatus.OK:
+                return answer
+            why, fix = f"it says {answer.status}", "See its log."
+        raise ServerError("KNB522", f"llama-server does not answer {path}", why=why, fix=fix)
 
 
 class _Server(Protocol):
