@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kimi_nb.commands._options import given_machine
+
 if TYPE_CHECKING:
     import argparse
 
@@ -29,11 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Describe the machine and return 0."""
-    from kimi_nb.machine import first_look, machine_named, probe
+    from kimi_nb.machine import first_look
     from kimi_nb.machine.report import first_look_lines, machine_lines
     from kimi_nb.model import catalog
 
-    machine = machine_named(args.machine) if args.machine is not None else probe()
+    machine = given_machine(args)
     look = first_look(machine, catalog().model("kimi-k2.5"))
     if args.save is not None:
         machine.save(args.save)

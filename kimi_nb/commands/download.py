@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kimi_nb.commands._options import add_models_folder
 from kimi_nb.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--revision", metavar="REV", help="branch, tag or commit (default: pinned, else main)"
     )
     parser.add_argument("--update", action="store_true", help="take the newest commit although a set is here")
-    parser.add_argument("--folder", metavar="DIR", type=Path, help="models folder (default: $KIMI_NB_MODELS)")
+    add_models_folder(parser)
     parser.add_argument(
         "--no-fit-check", action="store_true", help="do not look whether the model suits this machine"
     )

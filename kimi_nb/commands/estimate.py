@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kimi_nb.commands._options import add_machine, add_model, given_machine, given_model
 from kimi_nb.errors import KimiNbError, UsageError
 
 if TYPE_CHECKING:
@@ -32,15 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from kimi_nb.plan.arguments import add_settings
     from kimi_nb.plan.settings import CACHE_TYPES
 
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--gguf", metavar="FILE", type=Path, help="a GGUF file, or the first of its shards")
-    what.add_argument(
-        "--model", metavar="M", help="a model of the catalog; its headers are read from the Hub"
-    )
-    parser.add_argument("--quant", metavar="Q", help="which quant of --model")
-    parser.add_argument(
-        "--machine", metavar="FILE", help="a saved machine or a shipped profile (default: this one)"
-    )
+    add_model(parser)
+    add_machine(parser)
     parser.add_argument(
         "--gpus", metavar="MIB,MIB", help="plan for GPUs of these sizes instead of the machine's"
     )
@@ -58,7 +51,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print what each device must hold; return 1 if that does not fit."""
-    from kimi_nb.machine import machine_named, probe
     from kimi_nb.model.vision import vision_mib
     from kimi_nb.plan.arguments import read_settings
     from kimi_nb.plan.memory_verdict import Extras, memory_report
@@ -69,10 +61,10 @@ def main(args: argparse.Namespace) -> int:
     settings = read_settings(args)
     if args.kv_type is not None:
         settings = settings.replace(cache_type_k=args.kv_type, cache_type_v=args.kv_type)
-    machine = probe() if args.machine is None else machine_named(args.machine)
+    machine = given_machine(args)
     if args.gpus is not None:
         machine = _with_gpus(machine, args.gpus)
-    model = _model(args)
+    model = given_model(args)
     extras = Extras(mmproj_mib=vision_mib(settings.mmproj))
     report = memory_report(model, settings, machine, extras=extras)
     speed = forecast(model, settings, machine, find_profile(model, machine), report=report)
@@ -107,12 +99,6 @@ def _verified(model: Model, settings: Settings, machine: Machine) -> dict[str, A
 
 def _say(text: str, _fraction: float | None) -> None:
     print(text, file=sys.stderr)
-
-
-def _model(args: argparse.Namespace) -> Model:
-    from kimi_nb.model import named_model, read_header
-
-    return read_header(args.gguf) if args.gguf is not None else named_model(args.model, args.quant)
 
 
 def _with_gpus(machine: Machine, sizes: str) -> Machine:

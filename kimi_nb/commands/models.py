@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kimi_nb.commands._options import add_models_folder
 from kimi_nb.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what to do (default: list)",
     )
     parser.add_argument("name", nargs="?", help="namespace/name:quant, or a part of it that fits only one")
-    parser.add_argument("--folder", metavar="DIR", type=Path, help="models folder (default: $KIMI_NB_MODELS)")
+    add_models_folder(parser)
     parser.add_argument("--yes", action="store_true", help="remove without asking")
     parser.add_argument(
         "--adopted-too",

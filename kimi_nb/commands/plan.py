@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kimi_nb.commands._options import add_machine, add_model, given_machine
+
 if TYPE_CHECKING:
     import argparse
 
@@ -23,9 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from kimi_nb.plan.planner import OBJECTIVES
 
     add = parser.add_argument
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--gguf", metavar="FILE", type=Path, help="a GGUF file, or the first of its shards")
-    what.add_argument("--model", metavar="M", help="a model of the catalog, such as kimi-k2.5 or nano")
+    what = add_model(parser, model="a model of the catalog, such as kimi-k2.5 or nano", quant=None)
     what.add_argument(
         "--plan", metavar="FILE", type=Path, help="a plan that was saved, here or in the plan panel: show it"
     )
@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--objective", choices=OBJECTIVES, default="decode", help="what counts most; default: decode")
     add("--parallel", metavar="N", type=int, default=1, help="requests to answer at once; default: 1")
     add("--mmproj", metavar="FILE", type=Path, help="the vision part, to be counted and started as well")
-    add("--machine", metavar="FILE", help="a saved machine or a shipped profile (default: this one)")
+    add_machine(parser)
     add("--keep-gpu-mib", metavar="N", type=float, help=_GPU)
     add("--keep-ram-mib", metavar="N", type=float, help=_RAM)
     add("--offline", action="store_true", help="read no headers from the Hub: sizes from the catalog only")
@@ -74,14 +74,13 @@ def _saved(args: argparse.Namespace) -> PlanResult:
 
 
 def _made(args: argparse.Namespace) -> PlanResult:
-    from kimi_nb.machine import machine_named, probe
     from kimi_nb.model.candidates import with_real_header
     from kimi_nb.model.vision import vision_mib
     from kimi_nb.plan.limits import Limits
     from kimi_nb.plan.planner import make_plan
     from kimi_nb.rehearse.saved import find_profile
 
-    machine = probe() if args.machine is None else machine_named(args.machine)
+    machine = given_machine(args)
     models, others = _models(args)
     return make_plan(
         models,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kimi_nb.commands._options import add_model, given_model
 from kimi_nb.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,12 +21,7 @@ _SHORT_MS = 0.005
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--gguf", metavar="FILE", type=Path, help="a GGUF file, or the first of its shards")
-    what.add_argument(
-        "--model", metavar="M", help="a model of the catalog; its headers are read from the Hub"
-    )
-    parser.add_argument("--quant", metavar="Q", help="which quant of --model")
+    add_model(parser)
     parser.add_argument(
         "--budget", metavar="S", default="60", help="seconds it may take, more or less (default: 60)"
     )
@@ -37,7 +32,6 @@ def main(args: argparse.Namespace) -> int:
     """Rehearse, keep the profile, and print what it says."""
     from kimi_nb.engine import ensure_build
     from kimi_nb.machine import probe
-    from kimi_nb.model import named_model, read_header
     from kimi_nb.plan import Settings
     from kimi_nb.plan.profile import forecast_from
     from kimi_nb.progress import ProgressLine, bar
@@ -46,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
 
     budget_s = _budget(args.budget)
     line = ProgressLine()
-    model = read_header(args.gguf) if args.gguf is not None else named_model(args.model, args.quant)
+    model = given_model(args)
     build = ensure_build(progress=lambda text, _fraction: line.update(text))
     machine = probe()
     profile = rehearse(
