@@ -260,6 +260,7 @@ def test_kept_running_it_is_found_by_name_and_stopped_from_elsewhere(panel):
     assert wait_until(lambda: "KNB543" in str(panel.facts.error))
     assert state(panel).startswith("Failed: the server mine has ended")
     assert not any(map(alive, pids))
+    assert wait_until(lambda: not psutil.pid_exists(pids[0])), "it is a zombie of the process that started it"
     panel.choose(name="not a name")
     panel.press("start")
     panel.wait(60)

@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,8 @@ def start_detached(words: Sequence[str], on_start: Callable[[int], None] | None 
         raise
     if "base_url" not in told:
         raise _error(told, process.wait())
-    process.returncode = 0  # it is meant to run on: no complaint when this object is dropped
+    # It is meant to run on; but it is our child, and stays a zombie if nobody asks how it ended.
+    threading.Thread(target=process.wait, name="kimi-nb detached", daemon=True).start()
     return dict(told)
 
 
