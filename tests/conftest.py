@@ -6,6 +6,7 @@ import signal
 from contextlib import suppress
 from functools import cache
 
+import hypothesis
 import pytest
 
 import kimi_nb
@@ -15,6 +16,17 @@ import kimi_nb
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# How long an example takes tells of the machine, and a fixture that a test shares among its examples is meant so.
+hypothesis.settings.register_profile(
+    "ours",
+    deadline=None,
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
+)
+hypothesis.settings.load_profile("ours")
 
 
 @cache

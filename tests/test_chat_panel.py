@@ -337,7 +337,7 @@ def idle(tmp_path_factory):
         yield panels.chat(engine.engine, history=folder).wait(WAIT_S)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(chosen=some.dictionaries(some.sampled_from([*_NAMES, "x"]), _ANY), press=some.text(max_size=9))
 def test_whatever_is_sent_the_panel_shows_something_true(idle, chosen, press):
     idle._hear(

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 from faulty_hub import MIB, REPO, Fault, FaultyHub, make_repo, same_files, start_download, wait_for
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from kimi_nb import panel as panels
@@ -361,7 +361,7 @@ def test_a_saved_plan_says_what_to_download(hub, tmp_path, monkeypatch):
     assert "nano is not to be downloaded" in words(panels.download("nano", folder=tmp_path))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(
     name=some.sampled_from(["source", "quant", "repo", "repo_quant", "plan", "folder", "limit", "set", "x"]),
     value=some.one_of(

@@ -141,13 +141,13 @@ MACHINES = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(MACHINES)
 def test_any_machine_comes_back_from_json_as_it_was(machine):
     assert Machine.from_json(json.loads(json.dumps(machine.to_json()))) == machine
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | TEXT, lambda x: st.lists(x) | st.dictionaries(TEXT, x)

@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 from header_models import ModelShape, kimi_types
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from kimi_nb import panel as panels
@@ -39,7 +39,7 @@ def said(panel):
     return panel.view["nodes"]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(
     machine=some.sampled_from(MACHINES),
     ctx_size=some.integers(256, 262144),
@@ -93,7 +93,7 @@ def test_the_numbers_on_the_screen_are_those_of_the_estimate(panel, kimi, capsys
     assert command.replace(" \\\n ", "").split()[-len(panel.settings.argv()) :] == panel.settings.argv()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     name=some.sampled_from(
         ["ctx_size", "parallel", "kv_type", "machine", "source", "file", "ram_gib", "gpus_gib", "x"]

@@ -132,7 +132,7 @@ ARGUMENTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(ARGUMENTS)
 def test_what_passes_the_check_fits_the_declared_schema(arguments):
     made = as_tool(travel)
