@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 import signal
+import sys
 from contextlib import suppress
 from functools import cache
 
@@ -44,6 +45,14 @@ def pytest_runtest_setup(item):
     """
     if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
         load_all_of_ours()
+
+
+@pytest.hookimpl
+def pytest_unconfigure():
+    """llama_cpp keeps two files open for as long as it is loaded, of which Python complains at the very end."""
+    utils = sys.modules.get("llama_cpp._utils")
+    for file in () if utils is None else (utils.outnull_file, utils.errnull_file):
+        file.close()
 
 
 @pytest.fixture(scope="session")
