@@ -5,7 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from lab_pages import ROOT, Lab, browser, open_notebook  # noqa: F401 - browser is a fixture
+
+from kimi_nb.panel import nodes, still
+from kimi_nb.run import html_report, run_notebooks
 
 pytestmark = pytest.mark.browser
 
@@ -33,3 +37,33 @@ def test_run_all_in_jupyterlab_runs_every_cell_without_an_error(build, nano, lab
             Path(shots).mkdir(parents=True, exist_ok=True)
             page.screenshot(path=f"{shots}/{Path(name).stem}.png")
         page.close()
+
+
+def test_a_report_with_a_still_panel_can_be_read_in_light_and_in_dark(browser, lab, tmp_path):  # noqa: F811 - as above
+    """In a dark report the head of a still panel's table was dark on dark."""
+    parts = [
+        nodes.heading("A panel"),
+        nodes.text("It goes well.", tone="good"),
+        nodes.text("Mind that.", tone="warn"),
+        nodes.text("It failed.", tone="bad"),
+        nodes.table("Models here", ["name", "size"], [["nano", "19.5 MB"]]),
+        nodes.code("The command", "llama-server"),
+    ]
+    (tmp_path / "panel.html").write_text(still.as_html(parts))
+    lab.write(
+        "still.ipynb", f"from IPython.display import HTML\nHTML(filename={str(tmp_path / 'panel.html')!r})"
+    )
+    report = html_report(run_notebooks([lab.notebooks / "still.ipynb"], out=tmp_path / "run"))
+    only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
+    for scheme in ("light", "dark"):
+        for name in (report, report.with_name("still.html")):
+            page = browser.new_page(
+                viewport={"width": 1280, "height": 900}, color_scheme=scheme, bypass_csp=True
+            )
+            page.goto(name.as_uri())
+            found = Axe().run(page, options=only).response
+            page.close()
+            assert [
+                (each["id"], [node["target"] for node in each["nodes"]]) for each in found["violations"]
+            ] == []
+            assert found["passes"]

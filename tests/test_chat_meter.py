@@ -57,6 +57,23 @@ def test_the_hidden_tokens_of_a_tool_call_are_left_to_the_server():
     assert (reading.tok_s, reading.tok_s_formula) == (21.0, "llama-server's predicted_per_second")
 
 
+def test_an_answer_that_lay_there_when_a_busy_client_came_has_the_servers_speed():
+    """A notebook once told of 55,280 tokens/s beside the server's 1,003."""
+    clock = Clock()
+    meter = Meter(clock)
+    for _ in range(3):
+        clock.now += 0.0001
+        meter.token(answer=True)
+    meter.finish()
+    reading = meter.reading(40, {"predicted_per_second": 1003.5})
+    assert (reading.tok_s, reading.tok_s_formula) == (1003.5, "llama-server's predicted_per_second")
+    assert "1003.5 tokens/s by the server's clock" in reading.line()
+    assert "the server says" not in reading.line()
+    assert (
+        meter.reading(40).tok_s > 100_000
+    )  # an engine that tells no speed: what was measured is all there is
+
+
 @pytest.mark.parametrize("tokens", [0, 1])
 def test_too_little_to_measure_gives_no_speed_rather_than_a_wrong_one(tokens):
     clock = Clock()

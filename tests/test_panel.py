@@ -289,6 +289,15 @@ def test_headless_it_is_a_static_page(panel, monkeypatch):
     assert "application/vnd.jupyter.widget-view+json" in live
 
 
+def test_a_sentence_on_the_plan_panel_holds_no_marks_of_markdown():
+    """A panel shows what it is given: "`kimi-nb rehearse` measures instead" stood there with its backquotes."""
+    said = panels.plan("kimi-k2.5", machine="rtx4090-256gb", offline=True)._repr_mimebundle_()[0][
+        "text/plain"
+    ]
+    assert '"kimi-nb rehearse" measures instead' in said
+    assert "`" not in said
+
+
 def test_what_is_shown_still_is_escaped():
     page = still.as_html([n.text("<b>&"), n.table("a<", ["<"], [["<"]]), n.code("c", "<script>")])
     assert "<b>&" not in page

@@ -9,7 +9,8 @@ Benchmarks give the same name to different figures, so a speed without its formu
 - ``tok_s`` is decode speed alone, without the prompt. A chunk may carry several tokens (speculative
   decoding), and the end mark is a token without text, so the engine's own count is used, up to the chunk that
   says it has finished. The marks that begin a tool call are tokens too, and are held back until the call can
-  be told: there the client cannot know, and llama-server's own figure is given.
+  be told: there the client cannot know, and llama-server's own figure is given. So it is where the client was
+  too late: a short answer that lay there whole when a busy client came to read it "took" next to no time.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Meter", "Reading"]
 
 _MANY = 2  # a gap, and so a speed, needs two chunks
+_LATE = 1.5  # times as fast as the engine wrote: so the client read what had been waiting for it
+_SERVERS = "llama-server's predicted_per_second"
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ class Reading:
             parts.append(f"answer after {self.ttfa_s:.2f} s")
         if self.tok_s is not None:
             parts.append(f"{self.tok_s:.1f} tokens/s")
-        if "predicted_per_second" in self.server:
+        if self.tok_s_formula == _SERVERS:
+            parts[-1] += " by the server's clock"
+        elif "predicted_per_second" in self.server:
             parts.append(f"the server says {self.server['predicted_per_second']:.1f}")
         return ", ".join([*parts, f"{self.total_s:.2f} s in all"])
 
@@ -117,9 +122,9 @@ class Meter:
     def _speed(
         self, completion_tokens: int | None, server: dict[str, float], *, calls: bool
     ) -> tuple[float | None, str | None]:
+        told = server.get("predicted_per_second")
         if calls:
-            told = server.get("predicted_per_second")
-            return told, None if told is None else "llama-server's predicted_per_second"
+            return told, None if told is None else _SERVERS
         at = self._tokens
         if completion_tokens is not None and self._finished is not None:
             count, last = completion_tokens, self._finished
@@ -129,4 +134,7 @@ class Meter:
             formula = "(chunks - 1) / (time of last chunk - time of first chunk)"
         if len(at) < _MANY or count < _MANY or last <= at[0]:
             return None, None
-        return (count - 1) / (last - at[0]), formula
+        speed = (count - 1) / (last - at[0])
+        if told is not None and speed > _LATE * told:
+            return told, _SERVERS
+        return speed, formula

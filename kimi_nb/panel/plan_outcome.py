@@ -142,7 +142,9 @@ def speed(done: Computed) -> list[Node]:
         n.row([_speed("Writes", said.decode_tok_s, said.decode_bound),
                _speed("Reads a prompt", said.prefill_tok_s, said.prefill_bound)], key="speeds")
     ]  # fmt: skip
-    lines += [n.text(f"{note[:1].upper()}{note[1:]}.", tone="quiet", key=note) for note in said.notes]
+    lines += [
+        n.text(_spoken(f"{note[:1].upper()}{note[1:]}."), tone="quiet", key=note) for note in said.notes
+    ]
     return [n.group(f"Speed: {sure}", lines, key="speed")]
 
 
@@ -155,8 +157,9 @@ def _speed(verb: str, band: Band, bound: str) -> Node:
 
 def why(plan: Plan) -> Node:
     """Return why a plan is so, and what to mind."""
-    lines = [n.text(line, key=f"why {i}") for i, line in enumerate(plan.reasons)]
-    lines += [n.text(f"Mind: {line}", tone="warn", key=f"mind {i}") for i, line in enumerate(plan.warnings)]
+    lines = [n.text(_spoken(line), key=f"why {i}") for i, line in enumerate(plan.reasons)]
+    minded = [_spoken(f"Mind: {line}") for line in plan.warnings]
+    lines += [n.text(line, tone="warn", key=f"mind {i}") for i, line in enumerate(minded)]
     return n.fold("Why this plan", lines, key="reasons", opened=True)
 
 
@@ -187,3 +190,8 @@ def command_text(subject: Subject, settings: Settings) -> str:
         else:
             lines.append(option)
     return " \\\n  ".join(lines)
+
+
+def _spoken(text: str) -> str:
+    """Return a sentence whose commands are quoted as a person would: a panel is no Markdown."""
+    return text.replace("`", '"')

@@ -19,7 +19,9 @@ _CONTROLS = {"button", "area"}
 """What makes no sense where nobody can press it."""
 _BESIDE = {"field", "number"}
 """What makes no sense without the button beside it."""
-_PAGE = "background:#fff;color:#1b1f24;padding:12px;max-width:900px"
+_COLOUR = "background:#fff;color:#1b1f24"
+"""Said for each part that a page may colour by itself: a dark one's colours would be dark on dark here."""
+_PAGE = f"{_COLOUR};color-scheme:light;padding:12px;max-width:900px"
 _BAR = "display:flex;height:14px;max-width:600px;background:#e9edf1;border:1px solid #d0d7de"
 _COLOURS = {
     "weights": "#2f6fdb",
@@ -98,9 +100,9 @@ def _one(node: Node) -> str:  # noqa: C901, PLR0911, PLR0912 - one case for each
         case "table":
             return _table(node)
         case "code":
-            return f"<p>{label}</p><pre>{escape(node['text'])}</pre>"
+            return f'<p>{label}</p><pre style="{_COLOUR}">{escape(node["text"])}</pre>'
         case "log":
-            return f"<p>{label}</p><pre>{escape(chr(10).join(node['lines']))}</pre>"
+            return f'<p>{label}</p><pre style="{_COLOUR}">{escape(chr(10).join(node["lines"]))}</pre>'
     raise AssertionError(node["t"])
 
 
@@ -125,11 +127,13 @@ def _bar(node: Node) -> str:
 
 
 def _table(node: Node) -> str:
-    head = "".join(f'<th scope="col">{escape(words)}</th>' for words in node["head"])
+    cell = f'style="{_COLOUR};border:1px solid #d0d7de"'
+    head = "".join(f'<th scope="col" {cell}>{escape(words)}</th>' for words in node["head"])
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(words)}</td>" for words in line) + "</tr>" for line in node["rows"]
+        "<tr>" + "".join(f"<td {cell}>{escape(words)}</td>" for words in line) + "</tr>"
+        for line in node["rows"]
     )
     return (
-        f"<table><caption>{escape(node['caption'])}</caption>"
+        f'<table><caption style="{_COLOUR}">{escape(node["caption"])}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
