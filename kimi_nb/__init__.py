@@ -5,12 +5,9 @@ The package is a set of small subpackages that data flows through one way: ``mod
 records what happened. Importing this module loads none of them, so that ``import kimi_nb`` stays cheap.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from kimi_nb.lazy import lazy_exports
-
+TYPE_CHECKING = (
+    False  # type checkers take it for true; loading typing would take longer than all that is here
+)
 if TYPE_CHECKING:
     from kimi_nb.errors import KimiNbError, UsageError
 
@@ -18,4 +15,10 @@ __all__ = ["KimiNbError", "UsageError", "__version__"]
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__ = lazy_exports(__name__, {"KimiNbError": "errors", "UsageError": "errors"})
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        from kimi_nb import errors
+
+        return getattr(errors, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,5 @@
 """Where the ``kimi-nb`` command and ``python -m kimi_nb`` begin."""
 
-from __future__ import annotations
-
 import sys
 
 

@@ -135,6 +135,12 @@ def test_ctrl_c_while_the_command_line_itself_is_loaded_is_one_line():
         assert (done.returncode, done.stdout, done.stderr) == (130, "", "kimi-nb: interrupted\n")
 
 
+def test_nothing_is_loaded_before_ctrl_c_can_be_answered():
+    code = "import sys; before = set(sys.modules); import kimi_nb.__main__; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["kimi_nb", "kimi_nb.__main__"]
+
+
 def test_the_command_is_the_module_too():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     assert scripts == {"kimi-nb": "kimi_nb.__main__:main"}
