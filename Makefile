@@ -44,7 +44,7 @@ dev: $(VENV)/.dev
 lock: $(UV) ## make the locks in environments/ anew
 	@environments/compile.sh
 
-demo: setup ## build llama.cpp, make nano, run every notebook headless, write the report
+demo: setup ## build llama.cpp, chat with nano, call a tool, run every notebook headless, write the report
 	@$(BIN)/kimi-nb demo
 
 lab: setup ## open the notebooks in JupyterLab

@@ -108,6 +108,7 @@ table(
 # | KNB6… | requests and answers, tools | 4 and 6 |
 # | KNB7… | notebooks, parameters, headless runs | all |
 # | KNB8… | trying out memory and speed | 2 |
+# | KNB9… | the panels | 2 to 5 |
 #
 # ## Six errors, provoked
 #

@@ -343,3 +343,9 @@ def test_a_home_that_nobody_has_is_a_place_that_is_not_there(words, capsys, tmp_
     (tmp_path / "~no-such-person").touch()  # so that --save finds no folder of that name either
     assert main(words) in {1, 2}
     assert re.search(r"KNB\d{3}", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "a/b/c", "unsloth/", "https://host/a/b"])
+def test_what_cannot_be_the_name_of_a_repository_is_said_so_and_not_looked_for_in_the_catalog(name, capsys):
+    assert main(["download", "--repo", name, "--quant", "Q8_0"]) == 2
+    assert capsys.readouterr().err.startswith(f"kimi-nb: KNB405: there is no repository {name!r}: ")

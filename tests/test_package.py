@@ -97,6 +97,13 @@ def test_every_error_id_used_is_explained_and_every_explained_one_is_used():
     assert set(troubles()) - used == set()
 
 
+def test_the_troubleshooting_notebook_names_every_range_of_ids():
+    table = (ROOT / "notebooks/07_troubleshooting.py").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^# \| KNB(\d)… \|", table, re.MULTILINE)) == sorted(
+        {id_[3] for id_ in troubles()}
+    )
+
+
 def test_an_explanation_is_written_for_a_person():
     for trouble in troubles().values():
         assert trouble.title

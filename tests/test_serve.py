@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kimi_nb.cli import main
+
 pytestmark = pytest.mark.engine
 
 SMALL = ("--ctx-size", "2048", "--threads", "1", "--cache-ram", "0")
@@ -197,18 +199,28 @@ def test_a_key_of_ones_own_from_the_environment(ready):
     assert models(told, "my-own-key-123")[0] == 200
 
 
-def test_words_for_people(run):
-    process = run(*SMALL)
+def test_words_for_people(run, tmp_path):
+    process = run(*SMALL, env={"KIMI_NB_RUNTIME": str(tmp_path / "a folder's é")})
     shown = [process.stdout.readline() for _ in range(4)]
     assert "only you can read" in shown[0]
     assert "curl" in shown[2]
     command = shown[2].split("try", 1)[1].strip()
+    assert "$(cat" in command.partition("|")[0]
+    assert "$" not in command.partition("|")[2]  # what curl is given shows in the list of processes
     done = subprocess.run(["bash", "-c", command], capture_output=True, check=True, timeout=30)
     assert json.loads(done.stdout)["data"][0]["id"] == "nano"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert "nano is ready at http://127.0.0.1:" in errors
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("words", [[], ["--detach"]])
+def test_a_model_of_the_catalog_is_no_file_and_the_way_to_one_is_told(words, capsys):
+    assert main(["serve", "--model", "kimi-k2.5", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("kimi-nb: KNB539: kimi-k2.5 is not one file")
+    assert "kimi-nb plan --model kimi-k2.5 --save FILE" in said
 
 
 def test_told_to_stop_before_it_is_ready(run, tmp_path):

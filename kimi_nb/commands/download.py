@@ -81,6 +81,13 @@ def main(args: argparse.Namespace) -> int:
             why="neither --model nor --repo was given",
             fix="For example: kimi-nb download --model kimi-k2.5 --quant UD-TQ1_0",
         )
+    if args.repo is not None and not re.fullmatch(r"[^/\s]+/[^/\s]+", args.repo):
+        raise UsageError(
+            "KNB405",
+            f"there is no repository {args.repo!r}",
+            why="its name on the Hub is a namespace, a slash and a name",
+            fix="Such as --repo unsloth/Kimi-K2.5-GGUF.",
+        )
     if args.model == "nano":
         return _nano(as_json=args.json)
     return _plan(args, model) if args.dry_run else _bring(args, model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 from collections import deque
 from pathlib import Path
@@ -68,12 +69,12 @@ def _start(args: argparse.Namespace) -> int:
         args.model, settings = planned(args.plan, args.model, settings)
     if args.model is None:
         raise UsageError("KNB539", "no model was named", why="serve needs --model", fix="Try `--model nano`.")
+    model = _model(args.model)
     if args.detach:
         told = start_detached(_words(args, settings.argv()))
         print(json.dumps(told, ensure_ascii=False) if args.json else _for_people(told, "kimi-nb"))
         return 0
     line = ProgressLine()
-    model = _model(args.model)
     if (known := trust(model)) is not None:
         line.done(f"note: {known}")
     server = LlamaServer(
@@ -171,11 +172,21 @@ def _words(args: argparse.Namespace, settings: list[str]) -> list[str]:
 
 
 def _model(name: str) -> Path:
-    if name != "nano":
-        return Path(name)
-    from kimi_nb.nano import nano_path
+    if name == "nano":
+        from kimi_nb.nano import nano_path
 
-    return nano_path()
+        return nano_path()
+    from kimi_nb.model import catalog
+
+    if name.lower() in catalog().models and not Path(name).exists():
+        raise UsageError(
+            "KNB539",
+            f"{name} is not one file",
+            why="serve takes nano, a GGUF file or a plan, and the catalog knows many quants of this model",
+            fix=f"Plan it, `kimi-nb plan --model {name} --save FILE`, then `kimi-nb serve --plan FILE`; or "
+            'serve a quant that is here, `kimi-nb serve --model "$(kimi-nb models path QUANT)"`.',
+        )
+    return Path(name)
 
 
 def _key(variable: str | None) -> str | None:
@@ -206,10 +217,11 @@ def _raise_on_signals() -> None:
 
 def _for_people(told: dict[str, Any], stop_with: str) -> str:
     variable, key_file = told.get("api_key_env"), told.get("api_key_file")
-    key = f'"${variable}"' if variable else f'"$(cat {key_file})"'
+    key = f'"${variable}"' if variable else f'"$(cat {shlex.quote(str(key_file))})"'
+    # printf is part of the shell and a pipe is no argument: so the key is in no list of processes.
     return (
         f"  key   {f'in ${variable}' if variable else f'in {key_file}, which only you can read'}\n"
         f"  log   {told['log']}\n"
-        f"  try   curl -H Authorization:\\ Bearer\\ {key} {told['base_url']}/models\n"
+        f"  try   printf 'Authorization: Bearer %s' {key} | curl -H @- {told['base_url']}/models\n"
         f"  stop  {stop_with} serve stop --name {told['name']}"
     )
