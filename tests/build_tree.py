@@ -5,7 +5,6 @@ import stat
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import psutil
@@ -72,15 +71,6 @@ def start_build(tree: Path, cache: Path, *options: str, **env: str) -> subproces
     """Run ``kimi-nb build --source TREE`` in a process of its own."""
     words = ["build", "--backend", "cpu", "--source", str(tree), *options]
     return start(f"import sys; from kimi_nb.cli import main; sys.exit(main({words!r}))", cache, **env)
-
-
-def wait_until(is_so, *, seconds: float = 60.0):
-    """Wait until ``is_so()`` is true, and return what it says."""
-    deadline = time.monotonic() + seconds
-    while not (value := is_so()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-    return value
 
 
 def log_of(cache: Path) -> str:

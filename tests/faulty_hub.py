@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -233,14 +232,6 @@ def start_download(
         text=True,
         env=environment,
     )
-
-
-def wait_for(condition, *, timeout: float = 30.0) -> None:
-    """Wait until ``condition()`` is true."""
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, "nothing happened in time"
-        time.sleep(0.01)
 
 
 def same_files(repo: Path, folder: Path, pattern: str = "Q4/*.gguf") -> None:

@@ -7,9 +7,12 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
+from system import alive
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "a-token-for-this-test"
@@ -97,6 +100,15 @@ class Lab:
         }
         (self.notebooks / name).write_text(json.dumps(book))
 
+    def servers(self):
+        """Return the process ids of the llama-servers beneath it."""
+        found = []
+        for process in psutil.Process(self.pid).children(recursive=True):
+            with suppress(psutil.Error):  # it has ended meanwhile
+                if process.name() == "llama-server" and alive(process.pid):
+                    found.append(process.pid)
+        return found
+
     def close(self):
         self._process.terminate()
         self._process.wait(30)
@@ -150,10 +162,43 @@ def change_theme(page, look):
     page.wait_for_selector("#jupyterlab-splash", state="detached")
 
 
-def save_screenshot(page, panel, name):
-    """Keep a picture for the README, where KIMI_NB_SCREENSHOTS names a folder for it."""
+def set_width(page, width, what=".knb"):
+    """Give what the selector names so many pixels, as a narrow or a wide notebook would."""
+    page.evaluate(
+        "([what, width]) => { document.querySelector(what).parentElement.style.width = width + 'px'; }",
+        [what, width],
+    )
+
+
+def check_access(page, what=None):
+    """Assert that axe finds nothing wrong on a page, or in what the selector names; return what it found right."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
+    found = Axe().run(page, context=what, options=only).response
+    assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]] == []
+    return found["passes"]
+
+
+def check_panel(page, panel, what=".knb"):
+    """Assert that axe finds nothing wrong in a panel, which the selector names too, and that nothing sticks out."""
+    assert len(check_access(page, what)) > 10
+    assert panel.evaluate("at => at.scrollWidth <= at.clientWidth + 1")
+
+
+def restart_kernel(page):
+    """Restart the kernel of the notebook that is open."""
+    page.evaluate("""async () => {
+        const widget = [...window.jupyterapp.shell.widgets('main')].find(w => w.context);
+        await widget.context.sessionContext.session.kernel.restart();
+    }""")
+
+
+def save_screenshot(page, name, panel=None):
+    """Keep a picture of a panel, or of the page, where KIMI_NB_SCREENSHOTS names a folder for it."""
     if shots := os.environ.get("KIMI_NB_SCREENSHOTS"):
         Path(shots).mkdir(parents=True, exist_ok=True)
-        page.set_viewport_size({"width": 1500, "height": int(panel.bounding_box()["height"]) + 300})
-        panel.evaluate("() => document.activeElement.blur()")
-        panel.screenshot(path=f"{shots}/{name}.png", animations="disabled")
+        if panel is not None:
+            page.set_viewport_size({"width": 1500, "height": int(panel.bounding_box()["height"]) + 300})
+            panel.evaluate("() => document.activeElement.blur()")
+        (panel or page).screenshot(path=f"{shots}/{name}.png", animations="disabled")

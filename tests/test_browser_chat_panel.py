@@ -1,11 +1,19 @@
 """The chat panel under a person's hands: real JupyterLab, kernel and Chromium, and nano on a real llama-server."""
 
-import os
 import re
-from pathlib import Path
 
 import pytest
-from lab_pages import Lab, browser, change_theme, new_page, open_notebook  # noqa: F401 - browser is a fixture
+from lab_pages import (  # noqa: F401 - browser is a fixture
+    Lab,
+    browser,
+    change_theme,
+    check_panel,
+    new_page,
+    open_notebook,
+    restart_kernel,
+    save_screenshot,
+    set_width,
+)
 from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
@@ -97,12 +105,6 @@ def replies(panel):
     return panel.get_by_role("article", name="nano", exact=True)
 
 
-def screenshot(panel, name):
-    if shots := os.environ.get("KIMI_NB_SCREENSHOTS"):
-        Path(shots).mkdir(parents=True, exist_ok=True)
-        panel.screenshot(path=f"{shots}/{name}.png")
-
-
 def test_ask_see_a_tool_call_regenerate_edit_and_reload(lab, page, server):
     panel = opened(lab, page)
     panel.get_by_text(re.compile("^Tools")).click()
@@ -175,10 +177,7 @@ def test_a_restarted_kernel_finds_every_conversation_again(lab, page):
     panel = opened(lab, page)
     ask(panel, "What is 3 + 4?")
     expect(state(panel)).to_contain_text("Answered.")
-    page.evaluate("""async () => {
-        const widget = [...window.jupyterapp.shell.widgets('main')].find(w => w.context);
-        await widget.context.sessionContext.session.kernel.restart();
-    }""")
+    restart_kernel(page)
     expect(panel.get_by_role("alert")).to_contain_text("Run its cell again")
     panel = opened(lab, page)
     expect(panel.get_by_text("Nothing asked yet.")).to_be_visible()
@@ -245,8 +244,6 @@ def test_two_tabs_show_the_same_stream(lab, page, browser):  # noqa: F811 - as a
 
 
 def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(lab, page):
-    from axe_playwright_python.sync_playwright import Axe
-
     panel = opened(lab, page)
     page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
     ask(panel, EXPERTS)
@@ -255,10 +252,10 @@ def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(lab, page):
     ask(panel, "What is the weather in Rome?")
     expect(replies(panel).nth(1)).to_contain_text(re.compile("tokens/s.*tokens/s", re.DOTALL))
     expect(state(panel)).to_contain_text("Answered.")
-    wide(page, 1000)
+    set_width(page, 1000)
     for look in ("Dark", "Light"):
         change_theme(page, look)
-        screenshot(panel, f"chat-{look.lower()}")
+        save_screenshot(page, f"chat-{look.lower()}", panel)
     for fold in ("Settings", re.compile("^Tools"), "As a program"):
         panel.get_by_text(fold).first.click()
     panel.get_by_label("Sampling").select_option("My own")
@@ -267,19 +264,8 @@ def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(lab, page):
     expect(panel.get_by_label("Edit your message")).to_be_visible()
     panel.get_by_role("button", name="Delete", exact=True).click()
     expect(panel.get_by_text("Delete this conversation for good?")).to_be_visible()
-    only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
     for look in ("Light", "Dark"):
         change_theme(page, look)
         for width in (400, 1000):
-            wide(page, width)
-            found = Axe().run(page, context=".knb", options=only).response
-            broken = [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]]
-            assert broken == []
-            assert len(found["passes"]) > 10
-            assert panel.evaluate("at => at.scrollWidth <= at.clientWidth + 1")
-
-
-def wide(page, width):
-    page.evaluate(
-        "width => { document.querySelector('.knb').parentElement.style.width = width + 'px'; }", width
-    )
+            set_width(page, width)
+            check_panel(page, panel)

@@ -2,10 +2,20 @@
 
 import re
 
-import psutil
 import pytest
-from lab_pages import Lab, browser, change_theme, new_page, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
+from lab_pages import (  # noqa: F401 - browser is a fixture
+    Lab,
+    browser,
+    change_theme,
+    check_panel,
+    new_page,
+    open_notebook,
+    restart_kernel,
+    save_screenshot,
+    set_width,
+)
 from playwright.sync_api import expect
+from system import gone
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
 CELL = """import kimi_nb.panel
@@ -81,49 +91,31 @@ def test_from_the_plan_to_an_answer_by_keyboard(page, dashboard):
     expect(tab(page, "Chat")).to_contain_text("Answered")
     for look in ("Dark", "Light"):
         change_theme(page, look)
-        save_screenshot(page, dashboard, f"dashboard-{look.lower()}")
+        save_screenshot(page, f"dashboard-{look.lower()}", dashboard)
     tab(page, "Server").click()
     panel.get_by_role("button", name="Stop").click()
     expect(tab(page, "Server")).to_contain_text("Stopped")
 
 
 def test_nothing_that_axe_finds(page, dashboard):
-    from axe_playwright_python.sync_playwright import Axe
-
-    only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
     page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
     # Each panel's own test looks at it in both themes at both widths.
     for look, width in (("Light", 1060), ("Dark", 400)):
         change_theme(page, look)
-        page.evaluate(
-            "width => { document.querySelector('.knb-dashboard').parentElement.style.width = width + 'px'; }",
-            width,
-        )
+        set_width(page, width, ".knb-dashboard")
         for name in ("Plan", "Download", "Server", "Chat"):
             tab(page, name).click()
             expect(page.get_by_role("tabpanel", name=re.compile(name))).to_be_visible()
-            found = Axe().run(page, context=".knb-dashboard", options=only).response
-            wrong = [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]]
-            assert wrong == []
-            assert len(found["passes"]) > 10
-            assert dashboard.evaluate("at => at.scrollWidth <= at.clientWidth + 1")
+            check_panel(page, dashboard, ".knb-dashboard")
 
 
 def test_a_restarted_kernel_leaves_no_server_and_says_so(lab, page, dashboard):
     tab(page, "Server").click()
     page.get_by_role("button", name="Start", exact=True).click()
     expect(tab(page, "Server")).to_contain_text("Ready")
-    servers = [
-        process
-        for process in psutil.Process(lab._process.pid).children(recursive=True)
-        if process.name() == "llama-server"
-    ]
-    assert len(servers) == 1
-    page.evaluate("""async () => {
-        const widget = [...window.jupyterapp.shell.widgets('main')].find(w => w.context);
-        await widget.context.sessionContext.session.kernel.restart();
-    }""")
+    (pid,) = lab.servers()
+    restart_kernel(page)
     expect(dashboard.get_by_role("alert")).to_contain_text("Run its cell again")
-    assert psutil.wait_procs(servers, timeout=10)[1] == []
+    assert gone(pid)
     page.evaluate("() => window.jupyterapp.commands.execute('runmenu:run-all')")
     expect(tab(page, "Server")).to_contain_text("No server runs here")

@@ -5,17 +5,20 @@ import re
 import signal
 
 import pytest
-from faulty_hub import MIB, REPO, Fault, FaultyHub, make_repo, same_files, wait_for
+from faulty_hub import MIB, REPO, Fault, FaultyHub, make_repo, same_files
 from lab_pages import (  # noqa: F401 - browser is a fixture
     RUN_ALL,
     Lab,
     browser,
     change_theme,
+    check_panel,
     new_page,
     open_notebook,
     save_screenshot,
+    set_width,
 )
 from playwright.sync_api import expect
+from system import wait_until
 
 from kimi_nb.engine.download import download
 from kimi_nb.engine.fetch.part import WINDOW
@@ -104,23 +107,14 @@ ALL = [(look, width) for look in ("Light", "Dark") for width in (400, WIDE)]
 
 def looked_at(page, panel, views, picture=None):
     """No violation that axe finds, in both themes, wide and narrow; nothing sticks out; a picture of the wide ones."""
-    from axe_playwright_python.sync_playwright import Axe
-
     page.set_viewport_size({"width": 1280, "height": 2000})
     page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
-    only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
     for look, width in views:
         change_theme(page, look)
-        page.evaluate(
-            "width => { document.querySelector('.knb').parentElement.style.width = width + 'px'; }", width
-        )
-        found = Axe().run(page, context=".knb", options=only).response
-        broken = [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]]
-        assert broken == [], (look, width)
-        assert len(found["passes"]) > 10
-        assert panel.evaluate("at => at.scrollWidth <= at.clientWidth + 1"), (look, width)
+        set_width(page, width)
+        check_panel(page, panel)
         if picture and width == WIDE:
-            save_screenshot(page, panel, picture.format(look.lower()))
+            save_screenshot(page, picture.format(look.lower()), panel)
 
 
 def test_nano_is_fetched_paused_killed_and_finished_by_keyboard(lab, hub, repos, page):
@@ -140,7 +134,7 @@ def test_nano_is_fetched_paused_killed_and_finished_by_keyboard(lab, hub, repos,
     expect(state(panel)).to_have_text("Downloading ...")
     expect(panel.get_by_text("over the last minute")).to_be_visible()
     expect(panel.get_by_text("Time left")).to_be_visible()
-    wait_for(lambda: here(panel) > 1)
+    wait_until(lambda: here(panel) > 1)
     page.keyboard.press("Tab")
     expect(pause).to_be_focused()
     page.keyboard.press("Enter")
@@ -150,11 +144,11 @@ def test_nano_is_fetched_paused_killed_and_finished_by_keyboard(lab, hub, repos,
     resume = panel.get_by_role("button", name="Resume")
     expect(resume).to_be_focused()
     page.keyboard.press("Space")
-    wait_for(lambda: here(panel) > paused)
+    wait_until(lambda: here(panel) > paused)
 
     page.evaluate(RUN_ALL, "nano.ipynb")  # what goes on is shown, not begun anew
     expect(state(panel)).to_have_text("Downloading ...")
-    wait_for(lambda: here(panel) > 9)
+    wait_until(lambda: here(panel) > 9)
     os.kill(int((lab.notebooks / "nano.ipynb.pid").read_text()), signal.SIGKILL)
     expect(panel.get_by_role("alert")).to_contain_text("Run its cell again")
     came = hub.sent()
@@ -198,7 +192,7 @@ def test_a_second_tab_shows_the_same_and_a_closed_one_loses_nothing(lab, hub, re
     second.close()
     assert wrong == []
     page.goto("about:blank")  # no tab is left; the download goes on
-    wait_for(lambda: len(list((folder / NANO / "Q8_0").glob("nano-*.gguf"))) == 2)
+    wait_until(lambda: len(list((folder / NANO / "Q8_0").glob("nano-*.gguf"))) == 2)
     same_files(repos / NANO, folder / NANO, "Q8_0/*.gguf")
     page.goto(lab.url("tabs.ipynb"))
     expect(state(panel)).to_have_text("Whole: every byte of every file was verified.", timeout=60_000)

@@ -1,12 +1,10 @@
 """A person opens a notebook in JupyterLab and runs all of it: real JupyterLab, real kernel, real Chromium."""
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from lab_pages import ROOT, Lab, browser, open_notebook  # noqa: F401 - browser is a fixture
+from lab_pages import ROOT, Lab, browser, check_access, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
 
 from kimi_nb.panel import nodes, still
 from kimi_nb.run import html_report, run_notebooks
@@ -33,9 +31,7 @@ def test_run_all_in_jupyterlab_runs_every_cell_without_an_error(build, nano, lab
         assert [cell["errors"] for cell in cells if cell["errors"]] == []
         assert [cell["count"] for cell in cells] == list(range(1, len(cells) + 1))
     finally:
-        if shots := os.environ.get("KIMI_NB_SCREENSHOTS"):
-            Path(shots).mkdir(parents=True, exist_ok=True)
-            page.screenshot(path=f"{shots}/{Path(name).stem}.png")
+        save_screenshot(page, Path(name).stem)
         page.close()
 
 
@@ -54,16 +50,11 @@ def test_a_report_with_a_still_panel_can_be_read_in_light_and_in_dark(browser, l
         "still.ipynb", f"from IPython.display import HTML\nHTML(filename={str(tmp_path / 'panel.html')!r})"
     )
     report = html_report(run_notebooks([lab.notebooks / "still.ipynb"], out=tmp_path / "run"))
-    only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
     for scheme in ("light", "dark"):
         for name in (report, report.with_name("still.html")):
             page = browser.new_page(
                 viewport={"width": 1280, "height": 900}, color_scheme=scheme, bypass_csp=True
             )
             page.goto(name.as_uri())
-            found = Axe().run(page, options=only).response
+            assert check_access(page)
             page.close()
-            assert [
-                (each["id"], [node["target"] for node in each["nodes"]]) for each in found["violations"]
-            ] == []
-            assert found["passes"]

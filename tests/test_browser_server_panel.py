@@ -3,13 +3,22 @@
 import os
 import re
 import signal
-import time
 
 import psutil
 import pytest
-from lab_pages import Lab, browser, change_theme, new_page, open_notebook, save_screenshot  # noqa: F401 - browser is a fixture
+from lab_pages import (  # noqa: F401 - browser is a fixture
+    Lab,
+    browser,
+    change_theme,
+    check_panel,
+    new_page,
+    open_notebook,
+    restart_kernel,
+    save_screenshot,
+    set_width,
+)
 from playwright.sync_api import expect
-from process_words import words_of
+from system import gone, words_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
 CELL = """import kimi_nb.panel
@@ -27,15 +36,6 @@ def write(url=panel.engine.base_url, key=panel.engine.api_key):
         pass
 threading.Thread(target=write, daemon=True).start()"""
 TITLE = "Server: start it, watch it, stop it"
-
-
-def wait_until(condition, within_s=10.0):
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return condition()
 
 
 @pytest.fixture(scope="module")
@@ -84,18 +84,6 @@ def started(panel):
     return panel
 
 
-def servers(lab):
-    """Return the llama-servers beneath this JupyterLab."""
-    found = []
-    for process in psutil.Process(lab._process.pid).children(recursive=True):
-        try:
-            if process.name() == "llama-server" and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
 def in_kernel(page, code):
     page.evaluate(
         """async code => {
@@ -109,7 +97,7 @@ def in_kernel(page, code):
 def kernel_pid(lab):
     (kernel,) = [
         process
-        for process in psutil.Process(lab._process.pid).children(recursive=True)
+        for process in psutil.Process(lab.pid).children(recursive=True)
         if any("ipykernel" in word for word in words_of(process))
     ]
     return kernel.pid
@@ -127,7 +115,7 @@ def test_by_keyboard_started_searched_restarted_and_stopped(lab, page, panel):
     expect(state(panel)).to_contain_text("Ready: nano answers at http://127.0.0.1:")
     expect(start).to_be_focused()  # it stays where it was, and says why it does nothing now
     expect(start).to_have_attribute("aria-description", "It runs already.")
-    (pid,) = servers(lab)
+    (pid,) = lab.servers()
     expect(panel.get_by_text("0 of 2", exact=True)).to_be_visible()
     expect(panel.get_by_role("img", name=re.compile("^llama-server's RAM: .* estimated"))).to_be_visible()
 
@@ -146,11 +134,11 @@ def test_by_keyboard_started_searched_restarted_and_stopped(lab, page, panel):
     page.keyboard.press("Space")
     expect(state(panel)).not_to_contain_text("Ready")
     expect(state(panel)).to_contain_text(f"Ready: nano answers at {address}")
-    assert pid not in servers(lab)
+    assert pid not in lab.servers()
     panel.get_by_role("button", name="Stop").focus()
     page.keyboard.press("Enter")
     expect(state(panel)).to_have_text("Stopped.")
-    assert servers(lab) == []
+    assert lab.servers() == []
 
 
 def test_what_it_does_is_shown_and_the_key_is_not(lab, page, panel):
@@ -175,14 +163,14 @@ def test_a_broken_model_says_why_and_what_to_do(lab, page, panel):
     expect(panel.get_by_text(re.compile("^What to do: "))).to_be_visible()
     panel.get_by_text(re.compile("^More on KNB3")).click()
     expect(panel.get_by_text(re.compile("Traceback"))).to_have_count(0)
-    save_screenshot(page, panel, "server-failed")
+    save_screenshot(page, "server-failed", panel)
     panel.get_by_label("Model", exact=True).select_option("nano, the small model that comes with kimi-nb")
     started(panel)
 
 
 def test_killed_from_outside_it_is_said_in_words(lab, page, panel):
     started(panel)
-    (pid,) = servers(lab)
+    (pid,) = lab.servers()
     os.kill(pid, signal.SIGKILL)
     expect(state(panel)).to_contain_text("Failed: llama-server was killed while it was running")
     expect(panel.get_by_text(re.compile("^What to do: "))).to_be_visible()
@@ -203,33 +191,25 @@ def test_a_second_tab_shows_the_same_and_a_closed_one_harms_nothing(lab, page, p
     started(panel)
     expect(state(there)).to_contain_text("Ready: nano answers")
     second.close()
-    (pid,) = servers(lab)
+    (pid,) = lab.servers()
     panel.get_by_label("Search the log").fill("model loaded")
     expect(panel.get_by_text(re.compile(r"^1 of \d+ lines contain it\.$"))).to_be_visible()
-    assert servers(lab) == [pid]
+    assert lab.servers() == [pid]
     assert wrong == []
 
 
 def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(lab, page, panel):
-    from axe_playwright_python.sync_playwright import Axe
-
     started(panel)
     in_kernel(page, WRITE)
     page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
-    only = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
     for look, width in (("Dark", 1060), ("Light", 1060), ("Light", 400), ("Dark", 400), ("Dark", 1060)):
         change_theme(page, look)
-        page.evaluate(
-            "width => { document.querySelector('.knb').parentElement.style.width = width + 'px'; }", width
-        )
+        set_width(page, width)
         expect(panel.get_by_text("1 of 2", exact=True)).to_be_visible()
         expect(panel.get_by_text(re.compile(r"^[\d,.]+ tokens/s$"))).to_be_visible()
-        found = Axe().run(page, context=".knb", options=only).response
-        assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]] == []
-        assert len(found["passes"]) > 10
-        assert panel.evaluate("at => at.scrollWidth <= at.clientWidth + 1")
+        check_panel(page, panel)
         if (look, width) in {("Dark", 1060), ("Light", 1060)} and not panel.get_by_label("Name").count():
-            save_screenshot(page, panel, f"server-{look.lower()}")
+            save_screenshot(page, f"server-{look.lower()}", panel)
         if (look, width) == ("Light", 400):  # folds and all, from then on
             panel.get_by_text("The key, and how to use it").click()
             panel.get_by_text("More", exact=True).click()
@@ -241,16 +221,13 @@ def test_nothing_that_axe_finds_in_either_theme_wide_or_narrow(lab, page, panel)
 
 def test_a_kernel_that_is_restarted_or_killed_leaves_nothing(lab, page, panel):
     started(panel)
-    (pid,) = servers(lab)
-    page.evaluate("""async () => {
-        const widget = [...window.jupyterapp.shell.widgets('main')].find(w => w.context);
-        await widget.context.sessionContext.session.kernel.restart();
-    }""")
+    (pid,) = lab.servers()
+    restart_kernel(page)
     expect(panel.get_by_role("alert")).to_contain_text("Run its cell again")
-    assert wait_until(lambda: not psutil.pid_exists(pid), 10)
+    assert gone(pid)
     page.evaluate("() => window.jupyterapp.commands.execute('runmenu:run-all')")
     expect(panel.get_by_role("alert")).to_be_hidden()
     started(panel)
-    (pid,) = servers(lab)
+    (pid,) = lab.servers()
     os.kill(kernel_pid(lab), signal.SIGKILL)
-    assert wait_until(lambda: not psutil.pid_exists(pid), 5)
+    assert gone(pid)

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from build_tree import REPOSITORY, VERSION, at_work, log_of, make_tree, set_launcher, start_build, wait_until
+from build_tree import REPOSITORY, VERSION, at_work, log_of, make_tree, set_launcher, start_build
+from system import wait_until
 
 from kimi_nb.engine import ensure_build
 from kimi_nb.engine.compile_errors import explain_compile, explain_configure
@@ -262,7 +263,7 @@ def test_a_compiler_that_leaves_processes_behind(tree, cache):
     process = start_build(tree, cache)
     process.communicate(timeout=60)
     assert process.returncode == 1
-    wait_until(lambda: not at_work(cache), seconds=5)
+    wait_until(lambda: not at_work(cache))
 
 
 PIECE = """[5/240] Building CUDA object ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir/acc.cu.o

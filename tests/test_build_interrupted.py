@@ -7,7 +7,8 @@ import threading
 import time
 
 import pytest
-from build_tree import VERSION, at_work, log_of, make_tree, start, start_build, wait_until
+from build_tree import VERSION, at_work, log_of, make_tree, start, start_build
+from system import wait_until
 
 from kimi_nb.engine import ensure_build, find_build
 
@@ -39,7 +40,7 @@ def test_killed_while_compiling(number, tree, cache):
     process.send_signal(number)
     text, _ = process.communicate(timeout=30)
     assert process.returncode != 0
-    wait_until(lambda: not at_work(cache), seconds=5)
+    wait_until(lambda: not at_work(cache))
     if number == signal.SIGINT:
         assert process.returncode == 130
         assert text.strip().splitlines()[-1].startswith("kimi-nb: interrupted")
@@ -58,7 +59,7 @@ def test_killed_while_configuring(tree, cache):
     wait_until(lambda: list(cache.glob("engine/work/*/build/CMakeFiles")))
     process.kill()
     process.communicate(timeout=30)
-    wait_until(lambda: not at_work(cache), seconds=5)
+    wait_until(lambda: not at_work(cache))
     assert ensure_build(backend="cpu", source=tree).version == VERSION
 
 
@@ -76,7 +77,7 @@ def test_killed_at_any_moment_and_continued_at_once(tree, cache):
     build = ensure_build(backend="cpu", source=tree)
     assert build.version == VERSION
     assert list(cache.glob("engine/builds/.*")) == []
-    wait_until(lambda: not at_work(cache), seconds=5)
+    wait_until(lambda: not at_work(cache))
 
 
 def test_two_at_once_make_one_build(tree, cache):
@@ -125,7 +126,7 @@ def test_an_error_in_the_progress_listener_stops_the_compilers(tree, cache):
 
     with pytest.raises(RuntimeError, match="widget"):
         ensure_build(backend="cpu", source=tree, progress=listener)
-    wait_until(lambda: not at_work(cache), seconds=5)
+    wait_until(lambda: not at_work(cache))
     assert ensure_build(backend="cpu", source=tree).version == VERSION
 
 
@@ -144,7 +145,7 @@ def test_a_stopped_kernel_takes_its_compilers_along(tree, cache):
     wait_until(lambda: compiled(cache) >= 3)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
-    wait_until(lambda: not at_work(cache), seconds=5)
+    wait_until(lambda: not at_work(cache))
 
 
 def test_progress_tells_the_time_left(tree):

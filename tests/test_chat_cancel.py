@@ -5,17 +5,11 @@ import time
 
 import pytest
 from scripted_engine import Act, ScriptedEngine, say
+from system import wait_until
 
 from kimi_nb.chat import Chat, EngineError, tool, tool_loop
 
 PIECES = [(0, {"role": "assistant", "content": None}), (0, {"content": "Once upon"})]
-
-
-def soon(happened):
-    until = time.monotonic() + 20
-    while not happened() and time.monotonic() < until:
-        time.sleep(0.01)
-    assert happened()
 
 
 @pytest.mark.parametrize(
@@ -81,8 +75,8 @@ def test_a_cancelled_loop_frees_the_slot(server):
 
     thread = threading.Thread(target=work)
     thread.start()
-    soon(lambda: any(slot["is_processing"] for slot in server.slots()))
+    wait_until(lambda: any(slot["is_processing"] for slot in server.slots()))
     cancel.set()
     thread.join(20)
     assert runs[0].stopped == "cancelled"
-    soon(lambda: not any(slot["is_processing"] for slot in server.slots()))
+    wait_until(lambda: not any(slot["is_processing"] for slot in server.slots()))

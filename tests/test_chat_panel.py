@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from scripted_engine import Act, ScriptedEngine, say
+from system import wait_until
 
 from kimi_nb import panel as panels
 from kimi_nb.chat import tool
@@ -68,13 +69,6 @@ def words(panel):
     return "\n".join(n.words_of(said(panel)))
 
 
-def soon(happened):
-    until = time.monotonic() + WAIT_S
-    while not happened() and time.monotonic() < until:
-        time.sleep(0.01)
-    assert happened()
-
-
 def messages(panel):
     return n.find(said(panel), "feed")["items"]
 
@@ -114,13 +108,13 @@ def test_stop_ends_it_frees_the_slot_and_keeps_what_came(server, opened):
     panel.choose(sampling="own", temperature=2.0, top_p=1.0)
     for _ in range(20):  # until nano rambles for long enough to be stopped
         panel.ask("Tell me everything about everything, at length.")
-        soon(lambda: any(slot["is_processing"] for slot in server.slots()) or not panel.busy)
+        wait_until(lambda: any(slot["is_processing"] for slot in server.slots()) or not panel.busy)
         panel.press("stop")
         panel.wait(WAIT_S)
         if panel.conversation.turns[-1].state == "cancelled":
             break
     assert panel.conversation.turns[-1].state == "cancelled"
-    soon(lambda: not any(slot["is_processing"] for slot in server.slots()))
+    wait_until(lambda: not any(slot["is_processing"] for slot in server.slots()))
     assert "You stopped this answer." in words(panel)
     assert not panel.busy
     panel.choose(sampling="steady", conversation="new")
@@ -194,7 +188,7 @@ def test_a_dangerous_tool_waits_for_permission(scripted, opened):
     panel = opened(engine.engine, tools=[delete_all])
     for decision, wanted in (("refuse", []), ("allow", ["/"])):
         panel.ask("Clean up")
-        soon(lambda: "Your permission" in words(panel))
+        wait_until(lambda: "Your permission" in words(panel))
         assert '"folder": "/"' in words(panel)
         assert "Waiting for you: may delete_all run?" in words(panel)
         panel.press(decision)
@@ -202,7 +196,7 @@ def test_a_dangerous_tool_waits_for_permission(scripted, opened):
         assert ran == wanted
         assert "Your permission" not in words(panel)
     panel.ask("Clean up")
-    soon(lambda: "Your permission" in words(panel))
+    wait_until(lambda: "Your permission" in words(panel))
     panel.press("stop")
     panel.wait(WAIT_S)
     assert ran == ["/"]
@@ -262,7 +256,7 @@ def test_while_an_answer_is_under_way_nothing_else_is_begun(scripted, opened):
     engine = scripted(Act(held, finish=None, done=False, hang=True))
     panel = opened(engine.engine)
     panel.ask("Hello?")
-    soon(lambda: "Wait for it" in words(panel))
+    wait_until(lambda: "Wait for it" in words(panel))
     assert n.find(said(panel), "button", name="send")["disabled"]
     assert not n.find(said(panel), "button", name="stop")["disabled"]
     panel.ask("Me too!")
@@ -271,7 +265,7 @@ def test_while_an_answer_is_under_way_nothing_else_is_begun(scripted, opened):
     assert len(panel.conversation.turns) == 1
     panel.press("stop")
     panel.wait(WAIT_S)
-    soon(lambda: engine.clients_gone == 1)
+    wait_until(lambda: engine.clients_gone == 1)
     assert [m["content"] for m in panel.conversation.asking("x").messages()] == ["Hello?", "Wait for it", "x"]
 
 
@@ -285,7 +279,7 @@ def test_a_fast_answer_is_drawn_seldom_and_sent_in_pieces(scripted, opened):
     began = time.monotonic()
     panel.ask("Go").wait(WAIT_S)
     took = time.monotonic() - began
-    soon(lambda: not any(thread.name == "kimi-nb panel show" for thread in threading.enumerate()))
+    wait_until(lambda: not any(thread.name == "kimi-nb panel show" for thread in threading.enumerate()))
     del panel.comm.send
     assert panel.conversation.turns[-1].said[0].content.endswith("word2999 ")
     assert len(sent) < 10 + 25 * took

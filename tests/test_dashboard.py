@@ -2,10 +2,10 @@
 
 import json
 import shutil
-import time
 
 import pytest
 from faulty_hub import FaultyHub
+from system import wait_until
 
 from kimi_nb import panel as panels
 from kimi_nb.panel import nodes as n
@@ -13,15 +13,6 @@ from kimi_nb.panel import server_panel
 from kimi_nb.plan import Settings
 
 pytestmark = pytest.mark.engine
-
-
-def wait_until(condition, within_s=20.0):
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
 
 
 @pytest.fixture
@@ -47,33 +38,33 @@ def test_what_was_planned_is_served_and_talked_to(dashboard):
     chat.wait(20)
     assert "Press Start in the server panel" in n.find(shown(chat), "text", key="unreached")["text"]
     plan.choose(ctx_size=4096, parallel=2)
-    assert wait_until(
+    wait_until(
         lambda: "4,096 tokens of context, 2 slots" in n.find(shown(server), "text", key="said")["text"]
     )
     server.press("start")
     server.wait(60)
     assert server.facts.work.slot_ctx == 2048
-    assert wait_until(lambda: dashboard.said[2:] == ["Ready", "Ready"])
+    wait_until(lambda: dashboard.said[2:] == ["Ready", "Ready"])
     chat.wait(20)
     chat.ask("What is 3 + 4?").wait(60)
     assert chat.conversation.turns[-1].state == "answered"
-    assert wait_until(lambda: dashboard.said[3] == "Answered")
+    wait_until(lambda: dashboard.said[3] == "Answered")
     server.press("stop")
-    assert wait_until(lambda: dashboard.said[2] == "Stopped")
-    assert wait_until(lambda: n.find(shown(chat), "text", key="unreached"))
+    wait_until(lambda: dashboard.said[2] == "Stopped")
+    wait_until(lambda: n.find(shown(chat), "text", key="unreached"))
 
 
 def test_what_is_planned_is_what_would_be_fetched_and_is_served_once_it_is_there(dashboard, nano, tmp_path):
     plan, download, server = dashboard.plan, dashboard.download, dashboard.server
     plan.choose(source="kimi-k2.5")
     assert (download.chosen["source"], download.chosen["quant"]) == ("kimi-k2.5", plan.chosen["quant"])
-    assert wait_until(lambda: "KNB540" in n.find(shown(server), "text", key="said")["text"])
+    wait_until(lambda: "KNB540" in n.find(shown(server), "text", key="said")["text"])
     server.press("start")
     assert "kimi-nb download" in n.find(shown(server), "text", key="trouble")["text"]
     assert server.models_folder == tmp_path / "models"
     shutil.copy(nano, tmp_path / "mine.gguf")
     plan.choose(source="a file", file=str(tmp_path / "mine.gguf"))
-    assert wait_until(lambda: n.find(shown(server), "text", key="said")["text"].startswith("mine: "))
+    wait_until(lambda: n.find(shown(server), "text", key="said")["text"].startswith("mine: "))
     assert dashboard.said[1] == "Nothing to fetch"
 
 
@@ -95,7 +86,7 @@ def test_what_was_downloaded_is_served(build, nano, tmp_path, monkeypatch):
         download.choose(source="a repository", repo="someone/nano-GGUF", repo_quant="Q8_0")
         download.wait(30)
         download.press("start")
-        assert wait_until(lambda: "someone/nano-GGUF:Q8_0" in server._sets)
+        wait_until(lambda: "someone/nano-GGUF:Q8_0" in server._sets)
     assert n.find(shown(server), "text", key="said")["text"].startswith("nano-Q8_0.gguf: ")
     server.press("start")
     try:
@@ -107,7 +98,7 @@ def test_what_was_downloaded_is_served(build, nano, tmp_path, monkeypatch):
         )
     finally:
         server.press("stop")
-        assert wait_until(lambda: dashboard.said[2] == "Stopped")
+        wait_until(lambda: dashboard.said[2] == "Stopped")
 
 
 def test_headless_it_shows_all_four(dashboard):

@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty_hub import MIB, REPO, Fault, FaultyHub, make_repo, same_files, start_download, wait_for
+from faulty_hub import MIB, REPO, Fault, FaultyHub, make_repo, same_files, start_download
+from system import wait_until
 
 from kimi_nb.engine.download import Options, download
 from kimi_nb.engine.fetch import part as part_module
@@ -73,7 +74,7 @@ def kill_often(hub, repo, folder, *, kills: int, rate: float, seed: int) -> dict
             assert process.returncode in {0, -signal.SIGKILL}, (out, error)
             if process.returncode == 0:
                 break
-            wait_for(lambda: served(hub) == (time.sleep(0.1) or served(hub)))
+            wait_until(lambda: served(hub) == (time.sleep(0.1) or served(hub)))
             for name, here in kept(repo, folder).items():
                 cost = hub.sent()[name] - lost[name] - here
                 costs.append(cost)
@@ -107,7 +108,7 @@ def test_ctrl_c_is_heard_at_once_and_costs_little(tmp_path):
     repo = make_repo(tmp_path / "repos" / REPO, mib=8)
     with FaultyHub(tmp_path / "repos") as hub:
         process = start_download(hub, tmp_path / "models", extra=", limit_bytes_s=10e6")
-        wait_for(lambda: served(hub) > 4 * MIB)
+        wait_until(lambda: served(hub) > 4 * MIB)
         process.send_signal(signal.SIGINT)
         started = time.monotonic()
         _, error = process.communicate(timeout=30)
@@ -147,7 +148,7 @@ def run_together(hub, repo, folder, *, rounds: int, seed: int) -> dict[str, floa
         said = [process.communicate(timeout=120) for process in both]
         assert [process.returncode for process in both][doomed:] == [0] * (2 - doomed), said
         same_files(repo, folder / REPO)
-        wait_for(lambda: served(hub) == (time.sleep(0.1) or served(hub)))
+        wait_until(lambda: served(hub) == (time.sleep(0.1) or served(hub)))
         more = served(hub) - before - total
         assert 0 <= more <= (5 * WINDOW if doomed else 0), "no byte was fetched twice but what a kill cost"
         again += more
@@ -191,7 +192,7 @@ def test_the_second_of_two_takes_over_when_the_first_is_killed(tmp_path):
     repo = make_repo(tmp_path / "repos" / REPO, mib=8)
     with FaultyHub(tmp_path / "repos") as hub:
         first = start_download(hub, tmp_path / "models", extra=", limit_bytes_s=8e6")
-        wait_for(lambda: served(hub) > 2 * MIB)
+        wait_until(lambda: served(hub) > 2 * MIB)
         second = start_download(hub, tmp_path / "models")
         time.sleep(0.5)
         first.kill()
@@ -389,7 +390,7 @@ def test_threads_end_with_the_download(tmp_path):
         hub.faults = [Fault("stall", seconds=60, times=100)]
         with pytest.raises(DownloadError, match="KNB415"):
             fetch(hub, tmp_path / "models", timeout_s=0.3, patience_s=0.5, backoff_s=0.05)
-        wait_for(
+        wait_until(
             lambda: not [t for t in threading.enumerate() if t.name.startswith(("fetch", "keep", "sync"))]
         )
         assert threading.active_count() <= before + 16  # the hub's own threads still stall

@@ -11,7 +11,8 @@ import sys
 import time
 
 import pytest
-from faulty_hub import REPO, Fault, FaultyHub, make_repo, same_files, wait_for
+from faulty_hub import REPO, Fault, FaultyHub, make_repo, same_files
+from system import wait_until
 
 from kimi_nb.commands import models
 from kimi_nb.engine.download import Options, download, trust, verify
@@ -222,7 +223,7 @@ def test_a_part_that_is_being_fetched_is_not_taken_for_rubbish(hub, repo, shelf)
     from faulty_hub import start_download
 
     process = start_download(hub, shelf.folder, extra=", limit_bytes_s=500_000")
-    wait_for(lambda: list(shelf.folder.rglob(".*.part")))
+    wait_until(lambda: list(shelf.folder.rglob(".*.part")))
     time.sleep(0.3)
     with pytest.raises(KimiNbError, match="KNB418"):
         remove(shelf, plan_removal(shelf, find(shelf, "Q4")))

@@ -11,9 +11,10 @@ import time
 from dataclasses import replace
 
 import pytest
-from faulty_hub import MIB, REPO, Fault, FaultyHub, make_repo, same_files, start_download, wait_for
+from faulty_hub import MIB, REPO, Fault, FaultyHub, make_repo, same_files, start_download
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from system import wait_until
 
 from kimi_nb import panel as panels
 from kimi_nb.engine import download as actions
@@ -40,7 +41,7 @@ def _nothing_left_behind():
     """What a panel still looks up must not go on beside the next test."""
     yield
     names = ("kimi-nb", "fetch-", "keep-", "check")
-    wait_for(lambda: not [one.name for one in threading.enumerate() if one.name.startswith(names)])
+    wait_until(lambda: not [one.name for one in threading.enumerate() if one.name.startswith(names)])
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def looked(panel):
     looking = panel._looking
     if looking is not None:
         looking.join(30)
-    wait_for(lambda: "Looking what there is" not in words(panel))
+    wait_until(lambda: "Looking what there is" not in words(panel))
     return panel
 
 
@@ -86,7 +87,7 @@ def ended(panel):
     work = latest(NAME, panel._shelf.folder)
     assert work.wait(60)
     looked(panel)
-    wait_for(lambda: not button(panel, "start")["disabled"].startswith("It is under way"))
+    wait_until(lambda: not button(panel, "start")["disabled"].startswith("It is under way"))
     return work
 
 
@@ -116,9 +117,9 @@ def test_what_would_come_is_said_before_the_first_byte(hub, repo, tmp_path):
 def test_download_pause_and_resume(hub, repo, tmp_path):
     panel = opened(hub, tmp_path, limit_bytes_s=1.5e6)
     panel.press("start")
-    wait_for(lambda: (whole(panel)["fraction"] or 0) > 0.1)
+    wait_until(lambda: (whole(panel)["fraction"] or 0) > 0.1)
     assert state(panel) == "Downloading ..."
-    wait_for(lambda: "/s, over the last minute\nTime left: " in words(panel))
+    wait_until(lambda: "/s, over the last minute\nTime left: " in words(panel))
     assert button(panel, "start")["disabled"] == "It is under way."
     started = time.monotonic()
     panel.press("pause")
@@ -126,13 +127,13 @@ def test_download_pause_and_resume(hub, repo, tmp_path):
     work = ended(panel)
     assert work.phase is Phase.PAUSED
     assert time.monotonic() - started < 10
-    wait_for(lambda: state(panel).startswith("Paused at "))
+    wait_until(lambda: state(panel).startswith("Paused at "))
     assert button(panel, "start")["label"] == "Resume"
     came = served(hub)
     panel.choose(limit="")
     panel.press("start")
     result = ended(panel).result
-    wait_for(lambda: state(panel) == "Whole: every byte of every file was verified.")
+    wait_until(lambda: state(panel) == "Whole: every byte of every file was verified.")
     assert result.fetched_bytes <= result.manifest.size - came + 3 * WINDOW
     assert result.fetched_bytes < result.manifest.size
     assert button(panel, "start")["disabled"] == "It is whole already."
@@ -153,26 +154,26 @@ def test_pressed_twice_there_is_one_download(hub, repo, tmp_path):
 def test_two_panels_of_a_kernel_show_the_same(hub, tmp_path):
     first, second = opened(hub, tmp_path, limit_bytes_s=1.5e6), opened(hub, tmp_path)
     first.press("start")
-    wait_for(lambda: state(second) == "Downloading ..." and (whole(second)["fraction"] or 0) > 0)
+    wait_until(lambda: state(second) == "Downloading ..." and (whole(second)["fraction"] or 0) > 0)
     second.press("pause")
     ended(first)
-    wait_for(lambda: state(first).startswith("Paused") and state(second).startswith("Paused"))
+    wait_until(lambda: state(first).startswith("Paused") and state(second).startswith("Paused"))
 
 
 def test_another_process_is_seen_and_not_disturbed(hub, repo, tmp_path):
     other = start_download(hub, tmp_path, extra=", limit_bytes_s=2.5e6")
-    wait_for(lambda: served(hub) > MIB)
+    wait_until(lambda: served(hub) > MIB)
     panel = opened(hub, tmp_path)
     assert state(panel) == "Another process is fetching it."
     assert "another process is fetching it" in words(panel)
     before = whole(panel)["fraction"]
-    wait_for(lambda: whole(panel)["fraction"] > before)
+    wait_until(lambda: whole(panel)["fraction"] > before)
     panel.press("start")
-    wait_for(lambda: "Another process is fetching Q4/" in words(panel))
+    wait_until(lambda: "Another process is fetching Q4/" in words(panel))
     out, error = other.communicate(timeout=60)
     assert other.returncode == 0, (out, error)
     ended(panel)
-    wait_for(lambda: state(panel).startswith("Whole"))
+    wait_until(lambda: state(panel).startswith("Whole"))
     assert served(hub) == sum(path.stat().st_size for path in repo.glob("Q4/*")), "nothing came twice"
 
 
@@ -188,7 +189,7 @@ def test_after_kill_9_the_panel_says_how_far_it_came_and_goes_on(hub, repo, tmp_
     )
     kernel = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"KIMI_NB_HEADLESS": "1"})
     shelf = Shelf(tmp_path)
-    wait_for(lambda: sum(f.done for e in shelf.entries() for f in files_of(shelf, e)) > 2 * MIB)
+    wait_until(lambda: sum(f.done for e in shelf.entries() for f in files_of(shelf, e)) > 2 * MIB)
     kernel.send_signal(signal.SIGKILL)
     kernel.wait()
     panel = opened(hub, tmp_path)
@@ -198,7 +199,7 @@ def test_after_kill_9_the_panel_says_how_far_it_came_and_goes_on(hub, repo, tmp_
     size = sum(path.stat().st_size for path in repo.glob("Q4/*"))
     assert 2 * MIB < shown * size < size
     panel.press("start")
-    wait_for(lambda: state(panel).startswith("Whole"), timeout=60)
+    wait_until(lambda: state(panel).startswith("Whole"))
     fetched = ended(panel).result.fetched_bytes
     assert fetched == size - round(shown * size), "what the panel said was here was not fetched again"
     same_files(repo, tmp_path / REPO)
@@ -231,7 +232,7 @@ def test_what_stops_it_on_the_way_is_told_and_tried_again(hub, repo, tmp_path):
     hub.faults = []
     panel.press("start")
     ended(panel)
-    wait_for(lambda: state(panel).startswith("Whole"))
+    wait_until(lambda: state(panel).startswith("Whole"))
     same_files(repo, tmp_path / REPO)
 
 
@@ -267,7 +268,7 @@ def test_verify_tells_of_a_damaged_byte_and_mends_it(hub, repo, tmp_path):
     panel = opened(hub, tmp_path)
     panel.press("verify")
     ended(panel)
-    wait_for(lambda: "was read again: every byte is right" in words(panel))
+    wait_until(lambda: "was read again: every byte is right" in words(panel))
     with files[1].open("r+b") as file:
         file.seek(2 * MIB)
         byte = file.read(1)[0]
@@ -278,13 +279,13 @@ def test_verify_tells_of_a_damaged_byte_and_mends_it(hub, repo, tmp_path):
     assert "changed since it was verified" in words(panel)
     panel.press("verify")
     ended(panel)
-    wait_for(lambda: "KNB416" in words(panel))
+    wait_until(lambda: "KNB416" in words(panel))
     before = served(hub)
     panel.press("repair")
     work = ended(panel)
     assert work.task is Task.REPAIR
     assert served(hub) - before == work.result.fetched_bytes <= 2 * MIB
-    wait_for(lambda: state(panel).startswith("Whole"))
+    wait_until(lambda: state(panel).startswith("Whole"))
     same_files(repo, tmp_path / REPO)
 
 
@@ -400,7 +401,7 @@ def test_how_far_each_file_is_can_be_read_while_it_is_fetched(hub, tmp_path):
         Task.DOWNLOAD, REPO, "Q4", folder=tmp_path, endpoint=hub.endpoint, options=Options(limit_bytes_s=1e6)
     )
     assert begin(Task.VERIFY, REPO, "Q4", folder=tmp_path) is work
-    wait_for(lambda: work.progress is not None and work.progress.done_bytes > MIB)
+    wait_until(lambda: work.progress is not None and work.progress.done_bytes > MIB)
     shelf = Shelf(tmp_path)
     entry = shelf.find(REPO, "Q4")
     assert "elsewhere" in {file.state.value for file in files_of(shelf, entry)} <= {"elsewhere", "done"}

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty_hub import MIB, REPO, FaultyHub, make_repo, same_files, start_download, wait_for
+from faulty_hub import MIB, REPO, FaultyHub, make_repo, same_files, start_download
+from system import wait_until
 
 from kimi_nb.engine.download import Options, download, plan_download
 from kimi_nb.engine.fetch.part import WINDOW
@@ -98,7 +99,7 @@ def test_xet_that_fails_is_replaced_by_http(hub, repo, tmp_path):
 def test_a_killed_xet_download_continues(hub, repo, tmp_path):
     folder = tmp_path / "models"
     process = start_download(hub, folder, extra=", limit_bytes_s=12e6")
-    wait_for(lambda: sum(path.stat().st_blocks * 512 for path in folder.rglob(".*.part")) > 20 * MIB)
+    wait_until(lambda: sum(path.stat().st_blocks * 512 for path in folder.rglob(".*.part")) > 20 * MIB)
     time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
     process.communicate()

@@ -1,6 +1,5 @@
 """Headers over HTTP: few bytes, all shards at once, and a clear line for whatever a server does."""
 
-import socket
 import sys
 import threading
 import time
@@ -11,6 +10,7 @@ from gguf_bytes import gguf, key, small_model, tensor
 from hypothesis import given
 from hypothesis import strategies as st
 from range_server import COMMIT, RangeServer, Remote
+from system import free_port
 
 from kimi_nb.errors import ModelFileError, UsageError, troubles
 from kimi_nb.model import http_answers
@@ -364,9 +364,7 @@ def test_strange_lists_of_files(hub, text):
 
 
 def test_nobody_there(monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
     with pytest.raises(ModelFileError, match=r"KNB348.*127\.0\.0\.1"):
         read_remote_header("a/b", "Q")

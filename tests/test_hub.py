@@ -268,9 +268,9 @@ def test_huggingface_hub_starts_anew_after_a_kill(hub, repo, tmp_path):
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",
     }
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    from faulty_hub import wait_for
+    from system import wait_until
 
-    wait_for(lambda: hub.bytes_of("Q4") >= MIB)
+    wait_until(lambda: hub.bytes_of("Q4") >= MIB)
     process.kill()
     process.wait()
     before = hub.bytes_of("Q4")

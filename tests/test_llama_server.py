@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import re
-import socket
 import threading
 import time
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from system import free, free_port
 
 from kimi_nb.engine import Engine, LlamaServer
 from kimi_nb.engine.server_state import ServerState
@@ -56,17 +56,6 @@ def ask(server, path, *, key=None, body=None):
         return response.status, json.loads(response.read() or b"null")
     finally:
         connection.close()
-
-
-def free(port: int) -> bool:
-    """Whether a server could bind the port now, with the option that every server sets."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def test_a_server_is_ready_answers_and_is_gone(make):
@@ -245,9 +234,7 @@ def test_an_error_inside_the_block_stops_it_and_passes(make):
 
 
 def test_a_given_port_is_used_and_free_afterwards(make):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = make(port=port)
     for _ in range(2):
         with server:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from system import alive, free, gone, wait_until
 
 from kimi_nb.chat import Chat
 from kimi_nb.engine import LlamaServer, server_liveness
@@ -29,33 +30,6 @@ from kimi_nb.plan import Settings
 pytestmark = pytest.mark.engine
 
 SMALL = Settings(ctx_size=8192, parallel=1, threads=1, cache_ram=0)
-GONE_WITHIN_S = 5.0
-
-
-def wait_until(condition, within_s=GONE_WITHIN_S):
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
-
-
-def alive(pid):
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def free(port):
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 @pytest.fixture
@@ -147,7 +121,7 @@ def start_in_thread(server):
 def test_killed_while_loading(make, wrapped):
     server = make(build=wrapped("kill -STOP $$"))
     thread, errors = start_in_thread(server)
-    assert wait_until(lambda: server.pid is not None, 20)
+    wait_until(lambda: server.pid is not None)
     assert server.state == "starting"
     pid = server.pid
     os.kill(pid, signal.SIGKILL)
@@ -162,13 +136,13 @@ def test_killed_at_any_moment_of_its_start(make):
     for _ in range(8):
         server = make()
         thread, errors = start_in_thread(server)
-        wait_until(lambda server=server: server.pid is not None, 20)
+        wait_until(lambda server=server: server.pid is not None)
         pid = server.pid
         time.sleep(random.random() * 0.4)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         thread.join(60)
-        assert wait_until(lambda server=server: server.state == "failed")
+        wait_until(lambda server=server: server.state == "failed")
         error = errors[0] if errors else server.error
         assert error.id in {"KNB513", "KNB519"}
         assert not alive(pid)
@@ -194,7 +168,7 @@ def test_the_guardian_killed(make):
         pid = server.pid
         psutil.Process(pid).parent().kill()
         assert server.wait(10) == "failed"
-        assert wait_until(lambda: not alive(pid))
+        assert gone(pid)
 
 
 def test_told_to_end_from_outside(make):
@@ -232,7 +206,7 @@ def test_stop_while_a_client_streams(make):
 def test_stop_while_it_loads(make, wrapped):
     server = make(build=wrapped("kill -STOP $$"))
     thread, errors = start_in_thread(server)
-    assert wait_until(lambda: server.pid is not None, 20)
+    wait_until(lambda: server.pid is not None)
     pid = server.pid
     server.stop()
     thread.join(20)
@@ -407,12 +381,12 @@ def quick_probe(monkeypatch):
 def test_a_server_that_stops_answering_is_degraded_and_comes_back(make, quick_probe):
     with make() as server:
         os.kill(server.pid, signal.SIGSTOP)
-        assert wait_until(lambda: server.state == "degraded", 20)
+        wait_until(lambda: server.state == "degraded")
         with pytest.raises(ServerError, match="KNB522"):
             server.metrics()
         assert server.base_url  # it is not given up
         os.kill(server.pid, signal.SIGCONT)
-        assert wait_until(lambda: server.state == "ready", 20)
+        wait_until(lambda: server.state == "ready")
 
 
 def test_a_server_hard_at_work_is_not_degraded(make, quick_probe):
@@ -442,7 +416,7 @@ def signs(monkeypatch, quick_probe):
 
 def looked(signs, times=3):
     signs.clear()
-    assert wait_until(lambda: len(signs) >= times, 20)
+    wait_until(lambda: len(signs) >= times)
     return set(signs[:times])
 
 
@@ -493,7 +467,7 @@ def test_it_is_started_again_at_the_same_address(make):
     with make(restart=QUICK) as server:
         pid, url, key = server.pid, server.base_url, server.api_key
         os.kill(pid, signal.SIGKILL)
-        assert wait_until(lambda: server.state == "ready" and server.pid not in {pid, None}, 30)
+        wait_until(lambda: server.state == "ready" and server.pid not in {pid, None})
         assert (server.base_url, server.api_key) == (url, key)
         assert server.slots()
         assert server.error is None
@@ -502,9 +476,9 @@ def test_it_is_started_again_at_the_same_address(make):
 def test_one_that_keeps_dying_is_left_alone(make):
     with make(restart=QUICK) as server:
         for _ in range(3):
-            assert wait_until(lambda: server.state == "ready", 30)
+            wait_until(lambda: server.state == "ready")
             os.kill(server.pid, signal.SIGKILL)
-            assert wait_until(lambda: server.state != "ready", 30)
+            wait_until(lambda: server.state != "ready")
         assert server.wait(30) == "failed"
         assert server.error.id == "KNB534"
         assert "3 times" in str(server.error)
@@ -521,7 +495,7 @@ def test_one_that_was_never_ready_is_not_started_again(make, wrapped, tmp_path):
 def test_stop_during_the_pause_before_a_restart(make):
     server = make(restart=RestartPolicy(first_delay_s=60)).start()
     os.kill(server.pid, signal.SIGKILL)
-    assert wait_until(lambda: server.state == "failed")
+    wait_until(lambda: server.state == "failed")
     server.stop()
     assert server.wait(1) == "stopped"
 
@@ -530,7 +504,7 @@ def test_stop_in_the_middle_of_a_restart(make, wrapped, tmp_path):
     flag = tmp_path / "second"
     server = make(build=wrapped(f"[ -e '{flag}' ] && kill -STOP $$; touch '{flag}'"), restart=QUICK).start()
     os.kill(server.pid, signal.SIGKILL)
-    assert wait_until(lambda: server.state == "starting" and server.pid is not None, 20)
+    wait_until(lambda: server.state == "starting" and server.pid is not None)
     pid = server.pid
     server.stop()
     assert server.wait(5) == "stopped"
@@ -540,7 +514,7 @@ def test_stop_in_the_middle_of_a_restart(make, wrapped, tmp_path):
 def test_start_during_the_pause_before_a_restart(make):
     server = make(restart=RestartPolicy(first_delay_s=60)).start()
     os.kill(server.pid, signal.SIGKILL)
-    assert wait_until(lambda: server.state == "failed")
+    wait_until(lambda: server.state == "failed")
     server.start()
     assert server.state == "ready"
 
@@ -581,7 +555,7 @@ def owned(nano, tmp_path):
 def test_kill_9_of_the_owning_process(owned):
     process, pid, port, _ = owned()
     process.kill()
-    assert wait_until(lambda: not alive(pid) and free(port))
+    wait_until(lambda: not alive(pid) and free(port))
 
 
 def test_kill_9_of_the_owning_process_while_a_client_streams(owned):
@@ -593,7 +567,7 @@ def test_kill_9_of_the_owning_process_while_a_client_streams(owned):
     Server.port = port
     with streaming(Server):
         process.kill()
-        assert wait_until(lambda: not alive(pid) and free(port))
+        wait_until(lambda: not alive(pid) and free(port))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
@@ -601,14 +575,14 @@ def test_any_other_death_of_the_owner(owned, number):
     process, pid, port, _ = owned()
     process.send_signal(number)
     process.wait(20)
-    assert wait_until(lambda: not alive(pid) and free(port))
+    wait_until(lambda: not alive(pid) and free(port))
 
 
 @pytest.mark.parametrize("then", ["", "raise SystemExit(3)", "1 / 0", "import os; os._exit(0)"])
 def test_an_owner_that_just_ends(owned, then):
     process, pid, port, _ = owned(then)
     process.wait(30)
-    assert wait_until(lambda: not alive(pid) and free(port))
+    wait_until(lambda: not alive(pid) and free(port))
 
 
 def test_kill_9_of_the_notebook_kernel(nano, tmp_path):
@@ -628,7 +602,7 @@ def test_kill_9_of_the_notebook_kernel(nano, tmp_path):
         time.sleep(0.5)
         assert alive(int(pid))
         os.kill(manager.provisioner.pid, signal.SIGKILL)
-        assert wait_until(lambda: not alive(int(pid)) and free(int(port)))
+        wait_until(lambda: not alive(int(pid)) and free(int(port)))
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
@@ -648,7 +622,7 @@ def test_restarting_the_kernel_ends_the_server_too(nano, tmp_path):
         )
         pid = int("".join(told).split()[0])
         manager.restart_kernel(now=False)
-        assert wait_until(lambda: not alive(pid))
+        assert gone(pid)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

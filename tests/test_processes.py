@@ -12,32 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from system import alive, gone, wait_until
 
 from kimi_nb.processes import spawn
 
 #: The promise is five seconds; a loaded machine gets a little more before a test calls it a failure.
-GONE_WITHIN_S = 5.0
-
-
-def alive(pid: int) -> bool:
-    """A process that still does something: a zombie that nobody has collected yet does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def wait_until(condition, within_s: float = GONE_WITHIN_S) -> bool:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
-
-
-def gone(*pids: int, within_s: float = GONE_WITHIN_S) -> bool:
-    return wait_until(lambda: not any(map(alive, pids)), within_s)
 
 
 def python(code: str) -> list[str]:
@@ -53,7 +32,7 @@ def pids(tmp_path):
 
         def get(self, name: str) -> int:
             path = self.folder / name
-            assert wait_until(path.exists, 20), f"{name} never started"
+            wait_until(path.exists, f"{name} did not start")
             return int(path.read_text())
 
     Pids.folder.mkdir()
@@ -218,7 +197,7 @@ def test_kill_takes_everything_even_what_ignores_sigterm(pids):
         family = [pids.get(name) for name in ("command", "same-group", "new-session", "orphan")]
         process.kill()
         assert process.wait(10) == 128 + signal.SIGKILL
-        assert gone(*family, within_s=1)
+        assert gone(*family)
 
 
 def test_nothing_that_the_command_left_outlives_it(pids):
@@ -226,7 +205,7 @@ def test_nothing_that_the_command_left_outlives_it(pids):
         family = [pids.get(name) for name in ("command", "same-group", "new-session", "orphan")]
         os.kill(family[0], signal.SIGKILL)
         assert process.wait(10) == 128 + signal.SIGKILL
-        assert gone(*family, within_s=1)
+        assert gone(*family)
 
 
 def test_a_program_that_keeps_forking_is_brought_down(pids):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import time
 import urllib.error
@@ -13,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from planning_machines import machine
+from system import free_port
 
 from kimi_nb.cli import main
 from kimi_nb.machine import load_profile
@@ -61,9 +61,7 @@ def run(tmp_path):
 
 @pytest.mark.engine
 def test_it_serves_what_was_planned_and_keeps_the_key_to_itself(build, nano_plan, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     script = tmp_path / "serve.sh"
     script.write_text(shell_script(nano_plan, port=port))
     environment = {

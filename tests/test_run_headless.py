@@ -8,8 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
+from system import alive
 
 from kimi_nb.errors import RunError, UsageError, troubles
 from kimi_nb.run import run_notebooks
@@ -190,7 +190,7 @@ def test_peak_memory_is_the_kernels(one):
 )
 def test_nothing_that_a_notebook_started_outlives_it(run):
     pid = int(printed(run, "starts_a_process")[0])
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert not alive(pid)
 
 
 def test_a_kernel_that_is_not_installed_is_named(one):

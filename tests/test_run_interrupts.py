@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from process_words import words_of
+from system import gone, wait_until, words_of
 
 from kimi_nb.run import run_notebooks
 
@@ -19,14 +19,6 @@ pytestmark = pytest.mark.notebooks
 
 NOTEBOOKS = Path(__file__).parent / "notebooks"
 LONG_S = 60
-
-
-def wait_for(what, *, limit_s=LONG_S):
-    end = time.monotonic() + limit_s
-    while not (value := what()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
-    return value
 
 
 def asleep(out):
@@ -54,17 +46,12 @@ def running(tmp_path):
         return asleep(tmp_path / "out") and len(family(process)) >= 3
 
     try:
-        wait_for(in_the_middle)
+        wait_until(in_the_middle)
         time.sleep(0.5)  # it is saved as running a moment before it runs
         yield process
     finally:
         process.kill()
         process.communicate()
-
-
-def all_gone(processes):
-    _, alive = psutil.wait_procs(processes, timeout=5)
-    return not alive
 
 
 @pytest.mark.parametrize(
@@ -76,7 +63,7 @@ def test_a_signal_ends_the_run_as_interrupted(running, tmp_path, number, code):
     running.send_signal(number)
     stdout, stderr = running.communicate(timeout=LONG_S)
     assert running.returncode == code
-    assert all_gone(below)
+    assert gone(*(one.pid for one in below))
     record = json.loads((tmp_path / "out/run.json").read_text(encoding="utf-8"))
     assert record["status"] == "interrupted"
     assert record["interrupted_by"] == number.name
@@ -97,7 +84,7 @@ def test_after_kill_9_nothing_runs_and_the_record_is_true(running, tmp_path):
     below = family(running)
     running.kill()
     running.wait()
-    assert all_gone(below)
+    assert gone(*(one.pid for one in below))
     record = json.loads((tmp_path / "out/run.json").read_text(encoding="utf-8"))
     assert record["status"] == "interrupted"
     assert [notebook["status"] for notebook in record["notebooks"]] == ["succeeded", "interrupted", "not_run"]
@@ -111,7 +98,7 @@ def in_a_thread(tmp_path):
         target=lambda: result.append(run_notebooks([NOTEBOOKS / "sleeps.ipynb"], out=tmp_path)), daemon=True
     )
     thread.start()
-    wait_for(lambda: asleep(tmp_path))
+    wait_until(lambda: asleep(tmp_path))
     time.sleep(0.5)  # it is saved as running a moment before it runs
     workers = [
         process
@@ -140,4 +127,4 @@ def test_a_worker_that_is_killed_from_outside_was_interrupted(tmp_path, number, 
     assert (error.id, error.kind, error.cell) == (id_, kind, 1)
     assert number.name in error.message
     assert (tmp_path / "sleeps.ipynb").exists()
-    assert all_gone(kernels)
+    assert gone(*(one.pid for one in kernels))

@@ -12,38 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from system import alive, free, wait_until
 
 from kimi_nb.cli import main
 
 pytestmark = pytest.mark.engine
 
 SMALL = ("--ctx-size", "2048", "--threads", "1", "--cache-ram", "0")
-
-
-def wait_until(condition, within_s=5.0):
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
-
-
-def alive(pid):
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def free(port):
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 @pytest.fixture
@@ -141,7 +116,7 @@ def test_kill_9_leaves_no_server(ready):
     process, told = ready()
     process.kill()
     process.wait()
-    assert wait_until(lambda: not alive(told["server_pid"]))
+    wait_until(lambda: not alive(told["server_pid"]))
     port = int(told["base_url"].split(":")[2].split("/")[0])
     assert free(port)
 
@@ -179,7 +154,7 @@ print(server.stdout.readline().decode(), flush=True)
         assert models(told, Path(told["api_key_file"]).read_text().strip())[0] == 200
     finally:
         os.kill(told["pid"], signal.SIGTERM)
-    assert wait_until(lambda: not alive(told["pid"]) and not alive(told["server_pid"]), 20)
+    wait_until(lambda: not alive(told["pid"]) and not alive(told["server_pid"]))
 
 
 def test_the_key_is_not_printed_logged_or_on_a_command_line(run, ready, tmp_path):
@@ -255,8 +230,8 @@ def test_restart_brings_it_back_at_the_same_address(ready):
         except OSError:
             return False
 
-    assert wait_until(lambda: not alive(told["server_pid"]))
-    assert wait_until(back, 30)
+    wait_until(lambda: not alive(told["server_pid"]))
+    wait_until(back)
     assert process.poll() is None
 
 

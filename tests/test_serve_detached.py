@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
+from system import alive, wait_until
 
 from kimi_nb.engine import running
 from kimi_nb.errors import UsageError
@@ -18,22 +18,6 @@ from kimi_nb.errors import UsageError
 pytestmark = pytest.mark.engine
 
 SMALL = ("--ctx-size", "2048", "--threads", "1", "--cache-ram", "0")
-
-
-def wait_until(condition, within_s=5.0):
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
-
-
-def alive(pid):
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.fixture
@@ -57,7 +41,7 @@ def cli(tmp_path, nano, monkeypatch):
         if record.pid == os.getpid():
             continue
         os.kill(record.pid, signal.SIGKILL)
-        assert wait_until(lambda record=record: record.server_pid is None or not alive(record.server_pid))
+        wait_until(lambda record=record: record.server_pid is None or not alive(record.server_pid))
 
 
 def started(cli, tmp_path, *words):
@@ -122,7 +106,7 @@ def test_nothing_to_stop_or_to_show(cli):
 def test_kill_9_of_a_detached_one_takes_its_server_and_its_record(cli, tmp_path):
     told = started(cli, tmp_path)
     os.kill(told["pid"], signal.SIGKILL)
-    assert wait_until(lambda: not alive(told["server_pid"]))
+    wait_until(lambda: not alive(told["server_pid"]))
     assert cli("status").returncode == 1
 
 
@@ -133,7 +117,7 @@ def test_one_that_hangs_is_told_as_degraded_and_stopped_by_force(cli, tmp_path):
     os.kill(told["pid"], signal.SIGSTOP)
     record = running.find("nano")
     running.stop(record, within_s=0.3)
-    assert wait_until(lambda: not alive(told["pid"]) and not alive(told["server_pid"]))
+    wait_until(lambda: not alive(told["pid"]) and not alive(told["server_pid"]))
 
 
 def test_it_outlives_a_notebook_and_even_a_guarded_run(cli, tmp_path):

@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 from header_models import ModelShape, kimi_types
+from system import alive, wait_until
 
 from kimi_nb import panel as panels
 from kimi_nb.chat import Chat
@@ -32,22 +33,6 @@ from kimi_nb.plan import Settings, memory_report
 pytestmark = pytest.mark.engine
 SHAPE = ModelShape(n_layer=8, types=kimi_types("Q8_0", "Q4_K", "Q4_K", "Q4_0"))
 SMALL = Settings(ctx_size=4096, parallel=2, threads=1, cache_ram=0)
-
-
-def wait_until(condition, within_s=10.0):
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
-
-
-def alive(pid):
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def shown(panel):
@@ -110,12 +95,12 @@ def test_started_asked_and_stopped(panel):
     assert "estimated" in ram["said"]
     pid = panel._server.pid
     panel.press("stop")
-    assert wait_until(lambda: state(panel) == "Stopped.")
+    wait_until(lambda: state(panel) == "Stopped.")
     assert not alive(pid)
     assert heard[-1] is None
     with pytest.raises(ServerError, match="KNB533"):
         _ = panel.engine
-    assert wait_until(lambda: not panel._pulse.beating)  # nobody is asked any more
+    wait_until(lambda: not panel._pulse.beating)  # nobody is asked any more
     started(panel)
 
 
@@ -135,7 +120,7 @@ def test_the_key_is_told_of_but_nowhere_shown(panel):
     told = subprocess.run([sys.executable, "-c", say], capture_output=True, text=True, timeout=60, check=True)
     assert told.stdout.strip() == "nano"
     panel.press("stop")
-    assert wait_until(lambda: state(panel) == "Stopped.")
+    wait_until(lambda: state(panel) == "Stopped.")
     assert not path.exists()
 
 
@@ -172,17 +157,17 @@ def test_the_log_is_searched(panel):
 def test_killed_it_says_so_and_starts_again(panel):
     started(panel)
     os.kill(panel._server.pid, signal.SIGKILL)
-    assert wait_until(lambda: state(panel).startswith("Failed: llama-server was killed while it was running"))
+    wait_until(lambda: state(panel).startswith("Failed: llama-server was killed while it was running"))
     assert n.find(shown(panel), "text", key="fix")["text"].startswith("What to do: ")
     assert n.find(shown(panel), "fold", key="about error")["label"].startswith("More on KNB5")
-    assert wait_until(lambda: not panel._pulse.beating)
+    wait_until(lambda: not panel._pulse.beating)
     assert not button(panel, "start")["disabled"]
     panel.choose(restart=True)
     started(panel)
     os.kill(panel._server.pid, signal.SIGKILL)
-    assert wait_until(lambda: state(panel).startswith("Failed"))
+    wait_until(lambda: state(panel).startswith("Failed"))
     assert n.find(shown(panel), "text", key="again")
-    assert wait_until(lambda: state(panel).startswith("Ready"), 30)
+    wait_until(lambda: state(panel).startswith("Ready"))
 
 
 def test_a_broken_model_says_why_and_what_to_do(panel, nano, tmp_path):
@@ -218,7 +203,7 @@ def test_a_saved_plan_is_served_as_it_says(build, private, panel, tmp_path):
     started(planned)
     assert planned.facts.work.slot_ctx == 2048
     planned.press("stop")
-    assert wait_until(lambda: state(planned) == "Stopped.")
+    wait_until(lambda: state(planned) == "Stopped.")
     planned.choose(plan=str(tmp_path / "none.json"))
     assert "KNB375" in n.find(shown(planned), "text", key="said")["text"]
 
@@ -228,7 +213,7 @@ def test_a_cell_that_is_run_again_shows_the_server_that_runs(panel):
     again = panels.server(settings=SMALL)
     assert again.engine == panel.engine
     again.press("stop")
-    assert wait_until(lambda: state(panel) == state(again) == "Stopped.")
+    wait_until(lambda: state(panel) == state(again) == "Stopped.")
     again.press("start")
     again.wait(60)
     assert state(again).startswith("Ready")
@@ -243,7 +228,7 @@ def test_kept_running_it_is_found_by_name_and_stopped_from_elsewhere(panel):
     assert panel.engine.api_key not in json.dumps(panel.view)
     other = panels.server()
     other.choose(server="mine")
-    assert wait_until(lambda: state(other).startswith("Ready"))
+    wait_until(lambda: state(other).startswith("Ready"))
     assert other.engine == panel.engine
     assert "started elsewhere" in button(other, "restart")["disabled"]
     before = running.find("mine").server_pid
@@ -254,13 +239,13 @@ def test_kept_running_it_is_found_by_name_and_stopped_from_elsewhere(panel):
     other.choose(server="here")
     other.choose(server="mine")
     pids = running.find("mine").pid, running.find("mine").server_pid
-    assert wait_until(lambda: state(other).startswith("Ready"))
+    wait_until(lambda: state(other).startswith("Ready"))
     other.press("stop")
-    assert wait_until(lambda: state(other) == "Stopped.")
-    assert wait_until(lambda: "KNB543" in str(panel.facts.error))
+    wait_until(lambda: state(other) == "Stopped.")
+    wait_until(lambda: "KNB543" in str(panel.facts.error))
     assert state(panel).startswith("Failed: the server mine has ended")
     assert not any(map(alive, pids))
-    assert wait_until(lambda: not psutil.pid_exists(pids[0])), "it is a zombie of the process that started it"
+    wait_until(lambda: not psutil.pid_exists(pids[0]), "a zombie of this process, its starter, did not go")
     panel.choose(name="not a name")
     panel.press("start")
     panel.wait(60)
@@ -276,11 +261,11 @@ def test_stopped_while_it_starts(panel, nano, monkeypatch):
 
     monkeypatch.setattr(LlamaServer, "_launch", launch)
     panel.press("start")
-    assert wait_until(lambda: state(panel) == "Starting nano.")
+    wait_until(lambda: state(panel) == "Starting nano.")
     assert n.find(shown(panel), "progress", key="loading")
     panel.press("start")  # pressed twice
     panel.press("stop")
-    assert wait_until(lambda: state(panel) == "Stopped.")
+    wait_until(lambda: state(panel) == "Stopped.")
     assert len(module._ours) == 1
 
 
@@ -288,7 +273,7 @@ def test_kept_running_it_can_be_stopped_while_it_starts_and_is_told_when_it_hang
     panel.choose(keep=True, name="mine")
     for at_first in ("No server runs here", "Starting"):
         panel.press("start")
-        assert wait_until(lambda at_first=at_first: state(panel).startswith(at_first))
+        wait_until(lambda at_first=at_first: state(panel).startswith(at_first))
         panel.press("stop")
         panel.wait(60)
         assert state(panel) in {"Stopped.", "No server runs here."}
@@ -296,9 +281,9 @@ def test_kept_running_it_can_be_stopped_while_it_starts_and_is_told_when_it_hang
     started(panel)
     pid = running.find("mine").server_pid
     os.kill(pid, signal.SIGSTOP)
-    assert wait_until(lambda: state(panel).startswith("nano runs but does not answer at present"), 30)
+    wait_until(lambda: state(panel).startswith("nano runs but does not answer at present"))
     os.kill(pid, signal.SIGCONT)
-    assert wait_until(lambda: state(panel).startswith("Ready"), 30)
+    wait_until(lambda: state(panel).startswith("Ready"))
 
 
 def test_nothing_is_left_when_the_kernel_is_killed(build, nano, private):
@@ -313,7 +298,7 @@ def test_nothing_is_left_when_the_kernel_is_killed(build, nano, private):
         pid = int(kernel.stdout.readline())
         assert alive(pid)
         kernel.kill()
-        assert wait_until(lambda: not alive(pid), 5)
+        wait_until(lambda: not alive(pid))
 
 
 def test_memory_and_loading_in_words(tmp_path):
@@ -410,10 +395,10 @@ def test_a_pulse_ends_when_there_is_nothing_to_see_and_begins_again():
 
     pulse = Pulse(beat, "a pulse")
     pulse.wake()
-    assert wait_until(lambda: not pulse.beating)
+    wait_until(lambda: not pulse.beating)
     assert len(seen) == 3
     pulse.wake()
-    assert wait_until(lambda: not pulse.beating)
+    wait_until(lambda: not pulse.beating)
     assert len(seen) == 4
 
 

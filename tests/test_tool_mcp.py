@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from scripted_engine import ScriptedEngine, say
+from system import gone
 
 from kimi_nb.chat import Chat, McpServer, tool_loop
 from kimi_nb.chat.foreign_schema import foreign_check
@@ -23,15 +24,6 @@ from kimi_nb.model import encode_tools
 STRANGER = str(Path(__file__).with_name("mcp_stranger.py"))
 STDIO = [sys.executable, STRANGER, "stdio"]
 KEY = "canary-0123456789abcdef"
-
-
-def gone(pid, within_s=8.0):
-    deadline = time.monotonic() + within_s
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.fixture(scope="module")
