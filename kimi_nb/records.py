@@ -7,13 +7,20 @@ unknown one, a wrong type, a negative or infinite number are each said with the 
 
 from __future__ import annotations
 
+import json
 import math
+import stat
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-__all__ = ["RecordError", "from_plain", "to_plain", "without_format"]
+from kimi_nb.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["RecordError", "from_plain", "read_json", "to_plain", "without_format"]
 
 T = TypeVar("T")
 
@@ -30,6 +37,9 @@ _KINDS: dict[type, str] = {
 _TOO_LARGE = 2**63
 """No size, count or rate comes near; numbers from here on are mistakes, and awkward for other programs."""
 
+_LARGEST_FILE = 4 * 1024 * 1024
+"""A record's file is a few KiB; what is larger than this is something else, such as a model."""
+
 
 class RecordError(ValueError):
     """A value does not fit its record.
@@ -43,6 +53,33 @@ class RecordError(ValueError):
         super().__init__(f"{key or 'the whole'} {problem}")
         self.key = key
         self.problem = problem
+
+
+def read_json(path: Path, kind: str, *, error_id: str, fix: str) -> Any:
+    """Return what the file of a record holds, as plain values.
+
+    Args:
+        path: The file.
+        kind: What it should be, such as ``plan``.
+        error_id: Of the error, if it cannot be read.
+        fix: What to do then.
+
+    Raises:
+        UsageError: It cannot be read, or is not JSON.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            why = "it is not an ordinary file"
+        elif status.st_size > _LARGEST_FILE:
+            why = f"it is far too large to be a {kind}"
+        else:
+            return json.loads(path.read_bytes())
+    except OSError as error:
+        why = error.strerror or str(error)
+    except (ValueError, RecursionError):
+        why = "it does not hold JSON"
+    raise UsageError(error_id, f"the {kind} {path} could not be read", why=why, fix=fix)
 
 
 def to_plain(value: Any) -> Any:

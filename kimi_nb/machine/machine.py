@@ -5,16 +5,14 @@ Sizes are in MiB (1,048,576 bytes), as NVML and llama.cpp give them.
 
 from __future__ import annotations
 
-import json
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from kimi_nb.errors import UsageError
 from kimi_nb.files import write_json
-from kimi_nb.records import RecordError, from_plain, to_plain, without_format
+from kimi_nb.records import RecordError, from_plain, read_json, to_plain, without_format
 
 __all__ = [
     "Cpu",
@@ -30,9 +28,6 @@ __all__ = [
 
 FORMAT = 1
 """The version of the JSON layout; it grows when a key is added, dropped or changes its meaning."""
-
-_LARGEST_FILE = 4 * 1024 * 1024
-"""A machine file is a few KiB; what is larger than this is something else, such as a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,24 +323,9 @@ class Machine:
             UsageError: The file cannot be read or is not JSON (KNB131), or does not describe a machine
                 (KNB132).
         """
-        try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                why = "it is not an ordinary file"
-            elif status.st_size > _LARGEST_FILE:
-                why = "it is far too large to be a machine file"
-            else:
-                return cls.from_json(json.loads(path.read_bytes()), source=str(path))
-        except OSError as error:
-            why = error.strerror or str(error)
-        except (ValueError, RecursionError):
-            why = "it does not hold JSON"
-        raise UsageError(
-            "KNB131",
-            f"the machine file {path} could not be read",
-            why=why,
-            fix="Name a file that `kimi-nb check --save FILE` wrote, or one of the profiles.",
-        )
+        fix = "Name a file that `kimi-nb check --save FILE` wrote, or one of the profiles."
+        value = read_json(path, "machine file", error_id="KNB131", fix=fix)
+        return cls.from_json(value, source=str(path))
 
 
 def _checked(machine: Machine) -> Machine:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +11,7 @@ from kimi_nb.plan.limits import Limits
 from kimi_nb.plan.memory_verdict import GpuMemory, HostMemory, MemoryReport
 from kimi_nb.plan.settings import Settings
 from kimi_nb.plan.speed import Band, Forecast
-from kimi_nb.records import RecordError, from_plain, to_plain
+from kimi_nb.records import RecordError, from_plain, read_json, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +24,6 @@ __all__ = ["FORMAT", "Plan", "PlannedModel"]
 FORMAT = 1
 """The version of the JSON layout; it grows when a key is added, dropped or changes its meaning."""
 
-_LARGEST_FILE = 1024 * 1024
 _DERIVED = ("format", "fits", "short_mib", "verified", "argv")
 """Keys that other programs read and that are worked out again, not believed, when a file is loaded."""
 
@@ -180,24 +177,8 @@ class Plan:
             UsageError: KNB375, the file cannot be read or is not JSON; or as from :meth:`from_dict`.
         """
         path = at_home(path)
-        try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                why = "it is not an ordinary file"
-            elif status.st_size > _LARGEST_FILE:
-                why = "it is far too large to be a plan"
-            else:
-                return cls.from_dict(json.loads(path.read_bytes()), source=str(path))
-        except OSError as error:
-            why = error.strerror or str(error)
-        except (ValueError, RecursionError):
-            why = "it does not hold JSON"
-        raise UsageError(
-            "KNB375",
-            f"the plan {path} could not be read",
-            why=why,
-            fix="Name a file that `kimi-nb plan --save FILE` wrote.",
-        )
+        fix = "Name a file that `kimi-nb plan --save FILE` wrote."
+        return cls.from_dict(read_json(path, "plan", error_id="KNB375", fix=fix), source=str(path))
 
 
 @dataclass(frozen=True, kw_only=True)

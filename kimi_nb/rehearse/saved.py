@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ from kimi_nb.errors import RehearsalError, UsageError
 from kimi_nb.files import write_json
 from kimi_nb.plan.profile import Profile
 from kimi_nb.plan.profile_model import mismatch
+from kimi_nb.records import read_json
 from kimi_nb.rehearse.private_folder import rehearse_home
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from kimi_nb.model import Model
 
 __all__ = ["find_profile", "load_profile", "machine_key", "save_profile", "saved_profiles"]
-
-_LARGEST_FILE = 4 << 20
 
 
 def machine_key(machine: Machine) -> str:
@@ -63,24 +60,8 @@ def load_profile(path: Path) -> Profile:
     Raises:
         UsageError: It cannot be read, or holds none (KNB841).
     """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            why = "it is not an ordinary file"
-        elif status.st_size > _LARGEST_FILE:
-            why = "it is far too large to be a profile"
-        else:
-            return Profile.from_dict(json.loads(path.read_bytes()), source=str(path))
-    except OSError as error:
-        why = error.strerror or str(error)
-    except (ValueError, RecursionError):
-        why = "it does not hold JSON"
-    raise UsageError(
-        "KNB841",
-        f"the profile {path} could not be read",
-        why=why,
-        fix="Measure anew with `kimi-nb rehearse`.",
-    )
+    value = read_json(path, "profile", error_id="KNB841", fix="Measure anew with `kimi-nb rehearse`.")
+    return Profile.from_dict(value, source=str(path))
 
 
 def find_profile(model: Model, machine: Machine, *, build: str | None = None) -> Profile | None:
