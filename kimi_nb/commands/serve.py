@@ -6,16 +6,16 @@ import json
 import os
 import shlex
 import signal
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kimi_nb.engine.detached import start_detached
+from kimi_nb.engine.detached import serve_words, start_detached
 from kimi_nb.engine.fetch.trust import trust
 from kimi_nb.engine.llama_server import LlamaServer, RestartPolicy
 from kimi_nb.engine.planned import planned
 from kimi_nb.engine.running import Running, announce, claim, find, forget, running, stop
 from kimi_nb.engine.runtime_folder import forget_key, keep_key
+from kimi_nb.engine.server_log import last_lines
 from kimi_nb.errors import ServerError, UsageError
 from kimi_nb.files import at_home
 from kimi_nb.plan.arguments import add_settings, read_settings
@@ -24,6 +24,8 @@ from kimi_nb.progress import ProgressLine, bar
 if TYPE_CHECKING:
     import argparse
     from types import FrameType
+
+    from kimi_nb.plan import Settings
 
 __all__ = ["configure", "main"]
 
@@ -71,7 +73,7 @@ def _start(args: argparse.Namespace) -> int:
         raise UsageError("KNB539", "no model was named", why="serve needs --model", fix="Try `--model nano`.")
     model = _model(args.model)
     if args.detach:
-        told = start_detached(_words(args, settings.argv()))
+        told = start_detached(_words(args, settings))
         print(json.dumps(told, ensure_ascii=False) if args.json else _for_people(told, "kimi-nb"))
         return 0
     line = ProgressLine()
@@ -145,30 +147,25 @@ def _stop(args: argparse.Namespace) -> int:
 
 def _logs(args: argparse.Namespace) -> int:
     record = find(args.name)
-    try:
-        with Path(record.log).open(encoding="utf-8", errors="replace") as file:
-            lines = [line.rstrip("\n") for line in deque(file, max(args.lines, 0))]
-    except FileNotFoundError:
-        lines = []  # it has not said anything yet
+    lines = last_lines(Path(record.log), args.lines)
     print(
         json.dumps({"log": record.log, "lines": lines}, ensure_ascii=False) if args.json else "\n".join(lines)
     )
     return 0
 
 
-def _words(args: argparse.Namespace, settings: list[str]) -> list[str]:
+def _words(args: argparse.Namespace, settings: Settings) -> list[str]:
     """Return the options again, for a server of its own."""
-    given = {
-        "--model": args.model if args.model == "nano" else str(at_home(args.model).absolute()),
-        "--name": args.name,
-        "--alias": args.alias,
-        "--port": str(args.port),
-        "--api-key-env": args.api_key_env,
-        "--log": args.log and str(args.log.absolute()),
-    }
-    # The equals form, because a value may begin with a dash.
-    words = [f"{option}={value}" for option, value in given.items() if value is not None]
-    return [*words, *(["--restart"] if args.restart else []), *settings]
+    return serve_words(
+        args.model if args.model == "nano" else at_home(args.model).absolute(),
+        settings,
+        name=args.name,
+        alias=args.alias,
+        port=args.port,
+        restart=args.restart,
+        api_key_env=args.api_key_env,
+        log=args.log and args.log.absolute(),
+    )
 
 
 def _model(name: str) -> Path:

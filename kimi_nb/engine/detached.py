@@ -17,8 +17,47 @@ from kimi_nb.guardian import DETACHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-__all__ = ["start_detached"]
+    from kimi_nb.plan import Settings
+
+__all__ = ["serve_words", "start_detached"]
+
+
+def serve_words(
+    model: Path | str,
+    settings: Settings,
+    *,
+    name: str | None = None,
+    alias: str | None = None,
+    port: int = 0,
+    restart: bool = False,
+    api_key_env: str | None = None,
+    log: Path | None = None,
+) -> list[str]:
+    """Return the options of ``kimi-nb serve`` that stand for these choices.
+
+    Args:
+        model: ``nano``, or a file by its full path.
+        settings: How llama.cpp is to run it.
+        name: What to call the server.
+        alias: The name that clients ask for.
+        port: 0 for a free one.
+        restart: Whether it is started again when it ends by itself.
+        api_key_env: The environment variable that holds its key.
+        log: Where its log goes.
+    """
+    given = {
+        "--model": model,
+        "--name": name,
+        "--alias": alias,
+        "--port": port,
+        "--api-key-env": api_key_env,
+        "--log": log,
+    }
+    # The equals form, because a value may begin with a dash.
+    words = [f"{option}={value}" for option, value in given.items() if value is not None]
+    return [*words, *(["--restart"] if restart else []), *settings.argv()]
 
 
 def start_detached(words: Sequence[str], on_start: Callable[[int], None] | None = None) -> dict[str, Any]:

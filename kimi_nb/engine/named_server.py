@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from kimi_nb.engine.detached import start_detached
 from kimi_nb.engine.endpoint import Engine
 from kimi_nb.engine.running import Running, running, stop
 from kimi_nb.engine.server_http import ServerHttp
+from kimi_nb.engine.server_log import last_lines
 from kimi_nb.engine.server_metrics import Tells
 from kimi_nb.engine.server_state import ServerState
 from kimi_nb.errors import KimiNbError, ServerError
@@ -122,9 +122,8 @@ class NamedServer(Tells):
         if self.log_path is None:
             return []
         try:
-            with self.log_path.open(encoding="utf-8", errors="replace") as file:
-                return [line.rstrip("\n") for line in deque(file, max(n, 0))]
-        except OSError:  # it has not said anything yet
+            return last_lines(self.log_path, n)
+        except OSError:
             return []
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["ServerLog", "new_log_path"]
+__all__ = ["ServerLog", "last_lines", "new_log_path"]
 
 _RING_LINES = 4000
 _LONGEST_LINE = 64 * 1024
@@ -34,6 +34,19 @@ def new_log_path(name: str) -> Path:
     return (
         folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 10**6:06}.log"
     )
+
+
+def last_lines(path: Path, n: int) -> list[str]:
+    """Return the newest lines of a log's file; none of one that has not been begun.
+
+    Raises:
+        OSError: It is there and cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return [line.rstrip("\n") for line in deque(file, max(n, 0))]
+    except FileNotFoundError:
+        return []
 
 
 class ServerLog:

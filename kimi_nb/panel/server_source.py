@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from kimi_nb.engine.detached import serve_words
+from kimi_nb.engine.llama_server import SLOT_CTX
 from kimi_nb.engine.planned import place_of, planned
 from kimi_nb.engine.server_command import check_port
 from kimi_nb.errors import UsageError
@@ -43,7 +45,6 @@ SOURCES = {
     PLAN: "A saved plan",
     PANEL: "What the plan panel shows",
 }
-_SLOT_CTX = 8192
 
 
 class Planning(Protocol):
@@ -97,7 +98,7 @@ class Wanted:
     def said(self) -> str:
         """It in words."""
         slots = self.settings.parallel or 1
-        ctx = self.settings.ctx_size or _SLOT_CTX * slots
+        ctx = self.settings.ctx_size or SLOT_CTX * slots
         parts = [f"{tokens(ctx)} of context", f"{slots} slot{'' if slots == 1 else 's'}"]
         if self.settings.threads:
             parts.append(f"{self.settings.threads} thread{'' if self.settings.threads == 1 else 's'}")
@@ -105,15 +106,14 @@ class Wanted:
 
     def words(self, name: str) -> list[str]:
         """Return the options of ``kimi-nb serve`` that start it, under a name or under one of its choice."""
-        given = {
-            "--model": self.model if self.model == NANO else str(self.path),
-            "--alias": self.alias,
-            "--port": str(self.port),
-            "--name": name or None,
-        }
-        # The equals form, because a value may begin with a dash.
-        options = [f"{option}={value}" for option, value in given.items() if value is not None]
-        return [*options, *(["--restart"] if self.restart else []), *self.settings.argv()]
+        return serve_words(
+            self.model if self.model == NANO else self.path,
+            self.settings,
+            name=name or None,
+            alias=self.alias,
+            port=self.port,
+            restart=self.restart,
+        )
 
 
 def source_of(given: str | Path | Planning) -> dict[str, str]:
