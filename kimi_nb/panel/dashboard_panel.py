@@ -17,7 +17,7 @@ from kimi_nb.panel.chat_panel import ChatPanel, finder
 from kimi_nb.panel.download_panel import DownloadPanel
 from kimi_nb.panel.plan_panel import PlanPanel
 from kimi_nb.panel.server_panel import ServerPanel
-from kimi_nb.panel.still import as_html, as_text
+from kimi_nb.panel.still import mimebundle
 from kimi_nb.panel.widget import is_headless
 
 if TYPE_CHECKING:
@@ -125,15 +125,7 @@ class Dashboard(anywidget.AnyWidget):
             ]
 
     def _repr_mimebundle_(self, **_given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        views = [panel.view["nodes"] for panel in self._all]
-        still = {
-            "text/plain": "\n\n".join(map(as_text, views)),
-            "text/html": "".join(map(as_html, views)),
-        }
-        if self.comm is None:
-            return still, {}
-        live = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        return {**still, "application/vnd.jupyter.widget-view+json": live}, {}
+        return mimebundle(self, [panel.view["nodes"] for panel in self._all])
 
 
 def _short(panel: Panel, key: str) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kimi_nb.panel.nodes import words_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ipywidgets import DOMWidget
+
     from kimi_nb.panel.nodes import Node
 
-__all__ = ["as_html", "as_text"]
+__all__ = ["as_html", "as_text", "mimebundle"]
 
 _MEANT = {"good": "#116329", "warn": "#7a4b00", "bad": "#b3121d"}
 _CONTROLS = {"button", "area"}
@@ -35,6 +37,18 @@ _COLOURS = {
     "download": "#2f6fdb",
 }
 _OTHER = "#6e7781"
+
+
+def mimebundle(widget: DOMWidget, views: Sequence[Sequence[Node]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a notebook keeps of a widget that shows these views, and what a page that is open draws."""
+    shown: dict[str, Any] = {
+        "text/plain": "\n\n".join(map(as_text, views)),
+        "text/html": "".join(map(as_html, views)),
+    }
+    if widget.comm is not None:
+        live = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+        shown["application/vnd.jupyter.widget-view+json"] = live
+    return shown, {}
 
 
 def as_text(nodes: Sequence[Node]) -> str:

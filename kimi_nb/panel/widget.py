@@ -15,7 +15,7 @@ import traitlets
 
 from kimi_nb.errors import KimiNbError
 from kimi_nb.panel.patches import changes
-from kimi_nb.panel.still import as_html, as_text
+from kimi_nb.panel.still import mimebundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -188,12 +188,7 @@ class Panel(anywidget.AnyWidget):
                 self.press(name, **texts)
 
     def _repr_mimebundle_(self, **_given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        nodes = self.view["nodes"]
-        still = {"text/plain": as_text(nodes), "text/html": as_html(nodes)}
-        if self.comm is None:
-            return still, {}
-        live = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        return {**still, "application/vnd.jupyter.widget-view+json": live}, {}
+        return mimebundle(self, [self.view["nodes"]])
 
 
 def _trouble(error: Exception) -> KimiNbError:
