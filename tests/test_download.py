@@ -333,6 +333,16 @@ def test_the_token_comes_from_where_huggingface_hub_has_it(monkeypatch, tmp_path
     assert remote.token_of(None) is None
 
 
+def test_an_empty_token_is_none_and_not_the_environments(repo, folder, monkeypatch):
+    """The list of files was asked for with the token of the environment."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with FaultyHub(repo.parent.parent, token="hf_secret") as hub:
+        for ask in (download, plan_download):
+            with pytest.raises(DownloadError, match="KNB401"):
+                ask(REPO, "Q4", endpoint=hub.endpoint, token="", folder=folder)
+        assert plan_download(REPO, "Q4", endpoint=hub.endpoint, folder=folder).fetch_bytes > 0
+
+
 def test_without_an_endpoint_it_is_the_public_hub(monkeypatch):
     from huggingface_hub import constants
 

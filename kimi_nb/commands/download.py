@@ -6,13 +6,13 @@ import argparse
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kimi_nb.commands._options import add_models_folder
 from kimi_nb.errors import UsageError
 
 if TYPE_CHECKING:
-    from kimi_nb.engine.download import DownloadPlan, DownloadResult, Options
+    from kimi_nb.engine.download import DownloadPlan, DownloadResult
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _MIB = 1024 * 1024
@@ -73,8 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Download, verify or plan, and say where the first shard is."""
-    model = args.model or args.repo
-    if model is None and args.verify is None:
+    if args.model is None and args.repo is None and args.verify is None:
         raise UsageError(
             "KNB405",
             "nothing to download was named",
@@ -90,47 +89,47 @@ def main(args: argparse.Namespace) -> int:
         )
     if args.model == "nano":
         return _nano(as_json=args.json)
-    return _plan(args, model) if args.dry_run else _bring(args, model)
+    return _plan(args) if args.dry_run else _bring(args)
 
 
-def _options(args: argparse.Namespace) -> Options:
+def _where(args: argparse.Namespace) -> dict[str, Any]:
+    """Return which set is meant, where it lies, and how to transfer: what every function here takes."""
     from kimi_nb.engine.download import Options
 
-    return Options(
+    options = Options(
         connections=args.connections,
         limit_bytes_s=args.limit_rate,
         window=args.window_mib * _MIB,
         transfer=args.transfer,
     )
+    model = args.model or args.repo
+    return {
+        "model": model,
+        "quant": args.quant,
+        "revision": args.revision,
+        "folder": args.folder,
+        "options": options,
+    }
 
 
-def _bring(args: argparse.Namespace, model: str) -> int:
+def _set(args: argparse.Namespace) -> dict[str, Any]:
+    """Return that, and what belongs to a set that is fetched as a whole."""
+    whole = {"patterns": args.include, "update": args.update, "check_fit": not args.no_fit_check}
+    return _where(args) | whole
+
+
+def _bring(args: argparse.Namespace) -> int:
     from kimi_nb.engine.download import download, verify
     from kimi_nb.engine.fetch.show import Show
 
     with Show() as show:
         if args.verify is None:
-            result = download(
-                model,
-                args.quant,
-                revision=args.revision,
-                folder=args.folder,
-                patterns=args.include,
-                update=args.update,
-                check_fit=not args.no_fit_check,
-                options=_options(args),
-                progress=show.progress,
-                notice=show.notice,
-            )
+            result = download(**_set(args), progress=show.progress, notice=show.notice)
         else:
             result = verify(
                 Path(args.verify) if args.verify else None,
-                model=model,
-                quant=args.quant,
-                revision=args.revision,
-                folder=args.folder,
+                **_where(args),
                 repair=not args.no_repair,
-                options=_options(args),
                 progress=show.progress,
                 notice=show.notice,
             )
@@ -166,19 +165,10 @@ def _as_text(result: DownloadResult) -> str:
     return "\n".join([*lines, f"first shard: {result.first_shard}"])
 
 
-def _plan(args: argparse.Namespace, model: str) -> int:
+def _plan(args: argparse.Namespace) -> int:
     from kimi_nb.engine.download import plan_download
 
-    plan = plan_download(
-        model,
-        args.quant,
-        revision=args.revision,
-        folder=args.folder,
-        patterns=args.include,
-        update=args.update,
-        check_fit=not args.no_fit_check,
-        options=_options(args),
-    )
+    plan = plan_download(**_set(args))
     if args.json:
         print(json.dumps(_plan_json(plan)))
         return 0

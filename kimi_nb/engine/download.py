@@ -129,11 +129,8 @@ def download(  # noqa: PLR0913 - every argument but the first has a default
         UsageError: The call itself is wrong.
         KeyboardInterrupt: It was cancelled; what has come is kept and the same call continues.
     """
-    repo, quant, revision = named(model, quant, revision)
-    shelf, options = Shelf(folder), options or Options()
-    token = remote.token_of(token)
-    hub = Hub(endpoint, token, timeout_s=options.timeout_s, backoff=options.backoff_s)
-    entry = _entry(shelf, hub, repo, quant, patterns, revision, update=update)
+    shelf, hub, options = _start(folder, endpoint, token, options)
+    entry = _entry(shelf, hub, model, quant, patterns, revision, update=update)
     if entry.complete and all(shelf.is_proven(file, entry.path(file)) for file in entry.manifest.files):
         return _result(entry)
     say = notice or (lambda _line: None)
@@ -143,22 +140,13 @@ def download(  # noqa: PLR0913 - every argument but the first has a default
             say(line)
         for look in checked:
             if look.why:
-                say(f"{look.file.path} is {look.verdict.value}: {look.why}")
+                say(_fault(look))
         for line in preflight.warnings_of(room) if room is not None else ():
             say(line)
         for line in outlook(entry.manifest) if check_fit and room is not None else ():
             say(line)
 
-    done = fulfil(
-        shelf,
-        entry,
-        hub,
-        token=token,
-        options=options,
-        progress=progress,
-        ready=ready,
-        cancelled=cancelled,
-    )
+    done = fulfil(shelf, entry, hub, options=options, progress=progress, ready=ready, cancelled=cancelled)
     return _concluded(shelf, entry, done)
 
 
@@ -181,10 +169,8 @@ def plan_download(  # noqa: PLR0913 - as for download
     Raises:
         DownloadError: It could not be done: no space, no access and so on.
     """
-    repo, quant, revision = named(model, quant, revision)
-    shelf, options = Shelf(folder), options or Options()
-    hub = Hub(endpoint, token, timeout_s=options.timeout_s, backoff=options.backoff_s)
-    entry = _entry(shelf, hub, repo, quant, patterns, revision, update=update)
+    shelf, hub, options = _start(folder, endpoint, token, options)
+    entry = _entry(shelf, hub, model, quant, patterns, revision, update=update)
     checked = look_at(shelf, entry, None, again=False, cancelled=cancelled)
     needs = needs_of(entry, checked)
     room = preflight.check_room(needs, entry.blobs or entry.root, create=False)
@@ -237,9 +223,7 @@ def verify(  # noqa: PLR0913 - as for download
         UsageError: It cannot be told which repository or quant this is (KNB416).
         KeyboardInterrupt: It was cancelled.
     """
-    shelf, options = Shelf(folder), options or Options()
-    token = remote.token_of(token)
-    hub = Hub(endpoint, token, timeout_s=options.timeout_s, backoff=options.backoff_s)
+    shelf, hub, options = _start(folder, endpoint, token, options)
     entry = _adopted(shelf, hub, where, model, quant, revision)
     if not repair:
         past = Past(hub, entry.manifest)
@@ -256,13 +240,12 @@ def verify(  # noqa: PLR0913 - as for download
     def ready(checked: list[Checked], _room: preflight.Room | None) -> None:
         for look in checked:
             if notice is not None and not look.ok:
-                notice(f"{look.file.path} is {look.verdict.value}" + (f": {look.why}" if look.why else ""))
+                notice(_fault(look))
 
     done = fulfil(
         shelf,
         entry,
         hub,
-        token=token,
         options=options,
         again=True,
         progress=progress,
@@ -303,10 +286,23 @@ def named(
     return found.repo, found.name, revision or found.revision
 
 
+def _start(
+    folder: Path | None, endpoint: str | None, token: str | None, options: Options | None
+) -> tuple[Shelf, Hub, Options]:
+    """Return what every call works with."""
+    options = options or Options()
+    hub = Hub(endpoint, token, timeout_s=options.timeout_s, backoff=options.backoff_s)
+    return Shelf(folder), hub, options
+
+
+def _fault(look: Checked) -> str:
+    return f"{look.file.path} is {look.verdict.value}" + (f": {look.why}" if look.why else "")
+
+
 def _entry(
     shelf: Shelf,
     hub: Hub,
-    repo: str,
+    model: str,
     quant: str | None,
     patterns: Sequence[str],
     revision: str | None,
@@ -314,6 +310,7 @@ def _entry(
     update: bool,
 ) -> Entry:
     """Return the set as it is pinned here, or pin it now."""
+    repo, quant, revision = named(model, quant, revision)
     known = shelf.find(repo, quant or " ".join(patterns))
     if (
         known is not None

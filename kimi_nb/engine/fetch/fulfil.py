@@ -68,12 +68,11 @@ def _taken(path: Path) -> int:
         return 0
 
 
-def fulfil(  # noqa: PLR0913 - the last four have defaults
+def fulfil(
     shelf: Shelf,
     entry: Entry,
     hub: Hub,
     *,
-    token: str | None,
     options: Options,
     again: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -86,7 +85,6 @@ def fulfil(  # noqa: PLR0913 - the last four have defaults
         shelf: The models folder.
         entry: The set; it is written down before the first byte.
         hub: Where to fetch from.
-        token: For that Hub.
         options: How to fetch.
         again: Hash files too that were proven before.
         progress: Called in this thread.
@@ -124,7 +122,7 @@ def fulfil(  # noqa: PLR0913 - the last four have defaults
     transfer = Transfer(
         entry.manifest,
         jobs,
-        token=token,
+        token=hub.token,
         options=options,
         settled=lambda job: shelf.is_proven(job.file, entry.path(job.file)),
         source=source,

@@ -113,7 +113,7 @@ class Hub:
 
     Args:
         endpoint: The Hub to ask.
-        token: Sent to that Hub only.
+        token: Sent to that Hub only; none if it is empty, and what huggingface_hub would find by default.
         timeout_s: For one answer.
         backoff: Seconds before the first retry.
     """
@@ -127,7 +127,7 @@ class Hub:
         backoff: float = 0.5,
     ) -> None:
         self.endpoint = endpoint_of(endpoint)
-        self._token = token_of(token)
+        self.token = token_of(token)
         self._timeout_s = timeout_s
         self._backoff = backoff
 
@@ -223,7 +223,7 @@ class Hub:
         if is_offline():
             raise offline(f"the list of files of {repo}")
         url, why = self.endpoint + path, ""
-        with Wire(self.endpoint, self._token, timeout=self._timeout_s) as wire:
+        with Wire(self.endpoint, self.token, timeout=self._timeout_s) as wire:
             for attempt in range(TRIES):
                 try:
                     answer = wire.follow(url)
@@ -245,7 +245,7 @@ class Hub:
             if code == "RepoNotFound" or (
                 answer.status == HTTPStatus.UNAUTHORIZED and not code and not bad_token
             ):
-                raise no_repository(repo, signed_in=self._token is not None)
+                raise no_repository(repo, signed_in=self.token is not None)
             raise from_answer(answer.status, code, said, repo, revision)
         try:
             value = json.loads(body)
