@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from kimi_nb.cli import VERBS, _parser, main
-from kimi_nb.commands.demo import _as_called
+from kimi_nb.commands import demo
 from kimi_nb.files import make_folder, write_bytes
+from kimi_nb.run import Run
 
 ROOT = Path(__file__).parents[1]
 KIMI_NB = [sys.executable, "-m", "kimi_nb.cli"]
@@ -192,6 +193,24 @@ def test_a_place_that_cannot_be_written_is_wrong_use_for_every_verb(words, tmp_p
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("status", "by", "code"),
+    [
+        ("succeeded", None, 0),
+        ("failed", None, 1),
+        ("interrupted", "SIGINT", 130),
+        ("interrupted", "SIGTERM", 143),
+    ],
+)
+def test_the_demo_ends_as_a_run_does(status, by, code, build, tmp_path, monkeypatch, capsys):
+    """Ctrl-C among its notebooks gave 1 and not 130."""
+    run = Run(status, (), tmp_path, "2026-01-02T03:04:05+00:00", 1.0, {}, by)
+    monkeypatch.setattr(demo, "_notebooks", lambda *_: (run, tmp_path / "index.html"))
+    assert main(["demo", "--out", str(tmp_path), "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["status"] == status
+
+
 def test_what_is_to_be_typed_next_is_what_was_typed(tmp_path, monkeypatch):
     """After `make demo` no kimi-nb is on a stranger's PATH."""
     program = tmp_path / "a b" / "kimi-nb"
@@ -199,10 +218,10 @@ def test_what_is_to_be_typed_next_is_what_was_typed(tmp_path, monkeypatch):
     program.touch(mode=0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
-    assert _as_called("a b/kimi-nb") == "'a b/kimi-nb'"
-    assert _as_called("/x/kimi_nb/__main__.py") == "python -m kimi_nb"
+    assert demo._as_called("a b/kimi-nb") == "'a b/kimi-nb'"
+    assert demo._as_called("/x/kimi_nb/__main__.py") == "python -m kimi_nb"
     monkeypatch.setenv("PATH", str(program.parent))
-    assert _as_called("a b/kimi-nb") == "kimi-nb"
+    assert demo._as_called("a b/kimi-nb") == "kimi-nb"
 
 
 def test_make_trusts_the_certificates_that_this_system_trusts():

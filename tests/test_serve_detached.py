@@ -67,7 +67,9 @@ def test_it_runs_on_and_is_found_asked_and_stopped(cli, tmp_path):
     assert not alive(told["pid"])
     assert not alive(told["server_pid"])
     assert not key_file.exists()
-    assert cli("status").returncode == 1
+    nothing = cli("status")
+    assert nothing.returncode == 1
+    assert nothing.stdout.startswith("no server runs here; start one with ")
     assert json.loads(cli("status", "--json").stdout) == {"servers": []}
 
 

@@ -40,7 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Build, serve nano, chat, let it call a tool, run all notebooks; return 0 if all of it worked."""
+    """Build, serve nano, chat, let it call a tool, run all notebooks; return as `kimi-nb run` does."""
+    from kimi_nb.commands.run import exit_code
     from kimi_nb.run.headless import run_folder
     from kimi_nb.run.shipped import notebooks_folder
 
@@ -68,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     run, report = _notebooks(notebooks, args.out)
     seconds = time.monotonic() - started
     good = sum(notebook.status == "succeeded" for notebook in run.notebooks)
-    done = run.status == "succeeded" and called
+    code = exit_code(run) or (0 if called else 1)
     if args.json:
         answer = {
             "status": run.status,
@@ -79,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
             "notebooks": [notebook.to_json() for notebook in run.notebooks],
         }
         print(json.dumps(answer, ensure_ascii=False))
-        return 0 if done else 1
+        return code
     for notebook in run.notebooks:
         print(f"     {notebook.status:<10} {notebook.seconds:5.1f} s  {notebook.name}")
         if notebook.error is not None:
@@ -91,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
     us = _as_called(sys.argv[0])
     print(f"Next:    {us} lab      opens the notebooks in JupyterLab")
     print(f"         {us} check    says which quants of Kimi K2.5 this machine could hold")
-    return 0 if done else 1
+    return code
 
 
 def _as_called(program: str) -> str:

@@ -74,6 +74,11 @@ def main(args: argparse.Namespace) -> int:
     else:
         print(_summary(run))
         print(f"Record: {run.out / 'run.json'}\nReport: {report}")
+    return exit_code(run)
+
+
+def exit_code(run: Run) -> int:
+    """Return 0 if all notebooks succeeded, 1 if one did not, and for a signal what a shell reports."""
     if run.interrupted_by is not None:
         return _EXIT.get(run.interrupted_by, 1)
     return 0 if run.status == "succeeded" else 1

@@ -133,6 +133,8 @@ def _status(args: argparse.Namespace) -> int:
     found = [{**record.as_dict(), "state": record.state()} for record in running()]
     if args.json:
         print(json.dumps({"servers": found}, ensure_ascii=False))
+    elif not found:
+        print("no server runs here; start one with kimi-nb serve --model nano --detach")
     for one in [] if args.json else found:
         print(f"{one['name']:<20} {one['state']:<9} {one.get('base_url', '-'):<28} process {one['pid']}")
     return 0 if found else 1
