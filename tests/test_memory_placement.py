@@ -8,13 +8,14 @@ from header_models import ORACLE_MODELS, ModelShape, kimi_types, random_settings
 
 from kimi_nb.errors import ModelFileError, UsageError, troubles
 from kimi_nb.model import read_header
-from kimi_nb.plan import Settings, memory_compute, memory_replay
+from kimi_nb.plan import Settings, memory_compute, memory_pattern
 from kimi_nb.plan.memory import MIB, GpuRoom, demands
 from kimi_nb.plan.memory_placement import place
 from kimi_nb.plan.memory_weights import weights_of
 
 ONE = [GpuRoom("CUDA0", 24_000, 23_000)]
 TWO = [GpuRoom("CUDA0", 24_000, 20_000), GpuRoom("CUDA1", 48_000, 40_000)]
+EIGHT = [GpuRoom(f"CUDA{number}", 80_000, 79_000) for number in range(8)]
 SHAPE = ModelShape(n_layer=8, types=kimi_types("Q5_K", "Q3_K", "Q2_K", "Q5_K"))
 
 
@@ -120,15 +121,16 @@ def test_nothing_set_means_the_whole_context(model):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_few_layers_stand_for_many(tmp_path, monkeypatch, seed):
-    """Tracing a few layers of a run and repeating one gives what tracing every layer gives, to the byte."""
+    """Tracing a few layers of a run, and a few GPUs, gives what tracing every one gives, to the byte."""
     chance = random.Random(seed)
     shape = random_shape(chance) if seed % 2 else ORACLE_MODELS[chance.choice(["TQ1", "Q2K", "Q4K"])]
     model = shape.read(tmp_path / "m.gguf")
-    gpus = chance.choice([[], ONE, ONE, TWO, [*TWO, GpuRoom("CUDA2", 80_000, 79_000)]])
+    gpus = chance.choice([[], ONE, ONE, TWO, [*TWO, GpuRoom("CUDA2", 80_000, 79_000)], EIGHT])
     settings = Settings(**random_settings(chance, gpus=len(gpus), n_layer=shape.n_layer))
     few = demands(model, settings, gpus)
     memory_compute._programs.clear()
-    for module in (memory_compute, memory_replay):
+    monkeypatch.setattr(memory_pattern, "_STAND_FOR_ALL", 10_000)
+    for module in (memory_compute, memory_pattern):
         monkeypatch.setattr(module, "TRACED", 10_000)
     every = demands(model, settings, gpus)
     memory_compute._programs.clear()

@@ -8,18 +8,20 @@ on sizes; for the second step see :mod:`kimi_nb.plan.memory_replay`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kimi_nb.model.ggml_types import TYPES_BY_NAME
-from kimi_nb.plan.memory_symbols import read
+from kimi_nb.plan.memory_symbols import Polynomial, read
 from kimi_nb.plan.memory_tensors import INPLACE_OPS, row_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from kimi_nb.plan.memory_schedule import Schedule
-    from kimi_nb.plan.memory_symbols import Dimensions, Polynomial
+    from kimi_nb.plan.memory_symbols import Dimensions
     from kimi_nb.plan.memory_tensors import Tensor
 
-__all__ = ["GPU_ALIGNMENT", "HOST_ALIGNMENT", "Trace", "gpu_bytes", "trace"]
+__all__ = ["GPU_ALIGNMENT", "HOST_ALIGNMENT", "Copied", "Trace", "gpu_bytes", "trace"]
 
 GPU_ALIGNMENT = 128  # ggml_backend_cuda_buffer_type_get_alignment
 HOST_ALIGNMENT = 32  # TENSOR_ALIGNMENT
@@ -33,6 +35,18 @@ def gpu_bytes(kind: str, ne0: int, n_bytes: int) -> int:
     return n_bytes
 
 
+class Copied(NamedTuple):
+    """The size of a weight that is copied to a backend; it depends on the weight's type, which is not traced.
+
+    Attributes:
+        layer: Which of the layers that are traced; one more than the last for weights of no layer.
+        role: Which of its weights.
+    """
+
+    layer: int
+    role: str
+
+
 @dataclass
 class Trace:
     """What happens on one backend: ``+n`` takes memory for slot n, ``-n`` gives it back; counted from 1.
@@ -41,28 +55,39 @@ class Trace:
         events: The events of all nodes.
         sizes: The size of each slot.
         cuts: How many events there are before each layer.
+        copies: The slots of copies of weights.
     """
 
     events: list[int] = field(default_factory=list)
-    sizes: list[Polynomial] = field(default_factory=list)
+    sizes: list[Polynomial | Copied] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
+    copies: list[tuple[int, Copied]] = field(default_factory=list)
     _distinct: dict[Polynomial, list[int]] = field(default_factory=dict)
 
-    def bytes_at(self, at: Dimensions, alignment: int) -> list[int]:
-        """Return what each slot takes for given dimensions; slot 0 is none."""
+    def bytes_at(self, at: Dimensions, alignment: int, weights: Sequence[Mapping[str, int]]) -> list[int]:
+        """Return what each slot takes; slot 0 is none.
+
+        Args:
+            at: The dimensions.
+            alignment: What sizes are rounded up to.
+            weights: For each layer that was traced, what a copy of each weight takes here; see ``Copied``.
+        """
         mask = alignment - 1
         sizes = [0] * (len(self.sizes) + 1)
         for size, slots in self._slots_by_size().items():
             n = (size.at(at) + mask) & ~mask
             for slot in slots:
                 sizes[slot] = n
+        for slot, (layer, role) in self.copies:
+            sizes[slot] = weights[layer][role]
         return sizes
 
     def _slots_by_size(self) -> dict[Polynomial, list[int]]:
         """Return the slots of each size: there are few sizes, and every estimate asks for all slots'."""
         if not self._distinct:
             for slot, size in enumerate(self.sizes, 1):
-                self._distinct.setdefault(size, []).append(slot)
+                if isinstance(size, Polynomial):
+                    self._distinct.setdefault(size, []).append(slot)
         return self._distinct
 
 
@@ -136,8 +161,12 @@ class _Tracer:
         if tensor.op in INPLACE_OPS and self._take_over(tensor, state):
             return
         found = self.traces[backend]
-        found.sizes.append(self._size(tensor, backend))
-        state.backend, state.slot = backend, len(found.sizes)
+        state.backend, state.slot = backend, len(found.sizes) + 1
+        if tensor.tag is None:
+            found.sizes.append(self._size(tensor, backend))
+        else:
+            found.sizes.append(Copied(*tensor.tag))
+            found.copies.append((state.slot, Copied(*tensor.tag)))
         found.events.append(state.slot)
 
     def _take_over(self, tensor: Tensor, state: _State) -> bool:

@@ -2,25 +2,28 @@
 
 The graph is built, scheduled and traced once for each pattern of placement, with a few layers in place of
 a long run of alike ones and symbols in place of sizes; the trace is then played for any number of layers,
-context and batch.
+context and batch, and any types of weights.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from itertools import groupby
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from kimi_nb.plan.memory_allocator import GPU_ALIGNMENT, HOST_ALIGNMENT, trace
+from kimi_nb.plan.memory_allocator import GPU_ALIGNMENT, HOST_ALIGNMENT, gpu_bytes, trace
 from kimi_nb.plan.memory_graph import Batch, Layer, Weight, build_graph
+from kimi_nb.plan.memory_pattern import pattern_of
 from kimi_nb.plan.memory_replay import TRACED, Program, compile_trace, find_alike
 from kimi_nb.plan.memory_schedule import Rules, schedule
 from kimi_nb.plan.memory_symbols import CONTEXT, OUTPUTS, TOKENS_PER_STREAM, Dimensions, read
+from kimi_nb.plan.memory_tensors import row_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping, Sequence
 
+    from kimi_nb.plan.memory_pattern import Pattern, Run
     from kimi_nb.plan.memory_placement import Placement
     from kimi_nb.plan.memory_weights import Entry, ModelWeights
 
@@ -51,89 +54,104 @@ class Step:
     cache_on_host: bool
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Layers in a row that are placed alike."""
-
-    mark: Hashable
-    first: int
-    count: int
-
-    @property
-    def traced(self) -> int:
-        """How many of them are traced."""
-        return min(self.count, TRACED)
-
-
-_programs: OrderedDict[Hashable, list[Program]] = OrderedDict()
+#: For each pattern its programs; None where layers that looked alike are not.
+_programs: OrderedDict[Hashable, list[Program] | None] = OrderedDict()
 
 
 def compute_bytes(weights: ModelWeights, placement: Placement, step: Step) -> list[int]:
     """Return the compute buffer of each GPU and, last, of the host, in bytes."""
-    runs = _runs(weights, placement, step)
-    programs, runs = _programs_for(weights, placement, step, runs)
-    repeats = [run.count - TRACED for run in runs]
-    alignments = [GPU_ALIGNMENT] * placement.n_gpus + [HOST_ALIGNMENT]
-    known: dict[tuple[int, int, tuple[int, ...]], int] = {}
+    pattern = pattern_of(weights, placement, every_gpu=step.cache_on_host)
+    pipeline = (
+        placement.n_gpus > 1
+        and placement.all_offloaded
+        and not placement.overridden
+        and not step.cache_on_host
+    )
+    programs = _programs_for(weights, pattern, step, pipeline=pipeline)
+    if programs is None:
+        pattern = pattern.one_by_one()
+        programs = _programs_for(weights, pattern, step, pipeline=pipeline)
+    assert programs is not None  # without runs there is nothing that could differ
+    at = step.dimensions
     found = []
-    for program, alignment in zip(programs, alignments, strict=True):
-        key = (program.alike, alignment, tuple(repeats[loop.run] for loop in program.loops))
-        if key not in known:
-            known[key] = program.peak_bytes(step.dimensions, alignment, repeats)
-        found.append(known[key])
+    for number, runs in pattern.backends:
+        program = programs[programs[number].alike]
+        on_host = number == pattern.n_gpus
+        if program.trace.copies:
+            found.append(_with_copies(program, weights, runs, at, on_host=on_host))
+        else:
+            counts = tuple(runs[loop.run].count for loop in programs[number].loops)
+            found.append(_without_copies(program, counts, at, on_host=on_host))
     return found
 
 
-def _runs(weights: ModelWeights, placement: Placement, step: Step) -> list[_Run]:
-    marks = [_mark(weights, placement, step, layer) for layer in range(len(weights.layers))]
-    runs, first = [], 0
-    for mark, members in groupby(marks):
-        count = sum(1 for _ in members)
-        runs.append(_Run(mark, first, count))
-        first += count
-    return runs
+def _with_copies(
+    program: Program, weights: ModelWeights, runs: Sequence[Run], at: Dimensions, *, on_host: bool
+) -> int:
+    """Play a program in which weights are copied, whose types matter."""
+    sizes = _copies(weights)[on_host]
+    traced = [sizes[layer] for run in runs for layer in _traced(run)]
+    # Of a long run the third layer is played again and again; the last two are traced.
+    loops = [runs[loop.run] for loop in program.loops]
+    repeated = [sizes[run.first + 2 : run.first + run.count - (TRACED - 3)] for run in loops]
+    return program.peak_bytes(at, _alignment(on_host=on_host), [*traced, sizes[-1]], repeated)
 
 
-def _mark(weights: ModelWeights, placement: Placement, step: Step, layer: int) -> Hashable:
-    """Return what makes a layer differ from others in the memory that computing it needs.
+@lru_cache(maxsize=4 * _KEPT_PROGRAMS)
+def _without_copies(program: Program, counts: tuple[int, ...], at: Dimensions, *, on_host: bool) -> int:
+    """Play a program that is the same for all types of weights."""
+    repeated: list[list[Mapping[str, int]]] = [[{}] * (count - TRACED + 1) for count in counts]
+    return program.peak_bytes(at, _alignment(on_host=on_host), (), repeated)
 
-    The types of weights matter only where they are copied to another device.
-    """
-    host = placement.n_gpus
-    device, experts_on_host = placement.layers[layer], placement.experts_on_host[layer]
-    kinds = -1
-    if host and step.op_offload:
-        if device == host:
-            kinds = weights.kinds[layer]
-        elif experts_on_host:
-            kinds = weights.expert_kinds[layer]
-    if not placement.overrides:
-        return (weights.structure[layer], device, experts_on_host, kinds)
-    moved = tuple(
-        (entry.role, placed, entry.kind)
-        for entry in weights.layers[layer]
-        if (placed := placement.overrides.get(entry.name)) is not None
-    )
-    return (weights.structure[layer], device, experts_on_host, kinds, moved)
+
+def _alignment(*, on_host: bool) -> int:
+    return HOST_ALIGNMENT if on_host else GPU_ALIGNMENT
+
+
+def _traced(run: Run) -> list[int]:
+    """Return which layers stand for a run: of a long one the first three and the last two."""
+    return [run.first + (i if i <= 2 else run.count - run.traced + i) for i in range(run.traced)]
+
+
+@lru_cache(maxsize=16)
+def _copies(weights: ModelWeights) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
+    """Return what a copy of each weight takes on a GPU and on the host: by layer, and last the others."""
+    known: dict[Hashable, tuple[dict[str, int], dict[str, int]]] = {}
+    for kinds, form, layer in zip(weights.kinds, weights.forms, weights.layers, strict=True):
+        if (kinds, form) not in known:
+            known[kinds, form] = _sizes({entry.role: entry for entry in layer})
+    listed = [known[key] for key in zip(weights.kinds, weights.forms, strict=True)]
+    listed.append(_sizes(weights.ends))
+    return [on_gpu for on_gpu, _ in listed], [on_host for _, on_host in listed]
+
+
+def _sizes(entries: Mapping[str, Entry]) -> tuple[dict[str, int], dict[str, int]]:
+    on_gpu, on_host = {}, {}
+    for role, entry in entries.items():
+        n_bytes = row_bytes(entry.kind, entry.ne[0])
+        for n in entry.ne[1:]:
+            n_bytes *= n
+        on_gpu[role] = _padded(gpu_bytes(entry.kind, entry.ne[0], n_bytes), GPU_ALIGNMENT)
+        on_host[role] = _padded(n_bytes, HOST_ALIGNMENT)
+    return on_gpu, on_host
+
+
+def _padded(n: int, alignment: int) -> int:
+    return -(-n // alignment) * alignment
 
 
 def _programs_for(
-    weights: ModelWeights, placement: Placement, step: Step, runs: list[_Run]
-) -> tuple[list[Program], list[_Run]]:
-    """Return a program for each backend, and the runs that they loop over."""
-    host = placement.n_gpus
+    weights: ModelWeights, pattern: Pattern, step: Step, *, pipeline: bool
+) -> list[Program] | None:
+    """Return a program for each backend that is traced."""
+    host = pattern.n_gpus
     tokens, outputs, _ = step.dimensions
     # Which batches are large enough for a GPU to take them over: tokens of all streams, of one, outputs.
     large = tuple(host > 0 and n >= OFFLOAD_MIN_BATCH for n in (tokens * step.streams, tokens, outputs))
-    pipeline = host > 1 and placement.all_offloaded and not placement.overridden and not step.cache_on_host
-    ends = {
-        "token_embd": placement.overrides.get(weights.ends["token_embd"].name, host),
-        "output_norm": placement.overrides.get(weights.ends["output_norm"].name, placement.output),
-        "output": placement.overrides.get(weights.ends["output"].name, placement.output),
-    }
-    fixed = (
-        weights,
-        tuple(ends.values()),
+    key = (
+        weights.shape,
+        tuple((weights.ends[role].ne, weights.ends[role].gpu_can, at) for role, at in pattern.ends.items()),
+        tuple((run.mark, run.traced) for run in pattern.runs),
         host,
         step.streams,
         step.flash_attn,
@@ -143,37 +161,25 @@ def _programs_for(
         pipeline,
         large,
     )
-    key = (fixed, tuple((run.mark, run.traced) for run in runs))
-    programs = _programs.get(key)
-    if programs is None:
-        made = _make(weights, placement, step, runs, ends, large, pipeline=pipeline)
-        if made is None:  # layers that looked alike are not: look at every one
-            runs = [_Run(run.mark, run.first + i, 1) for run in runs for i in range(run.count)]
-            return _programs_for(weights, placement, step, runs)
-        programs = _programs[key] = made
+    if key not in _programs:
+        _programs[key] = _make(weights, pattern, step, large, pipeline=pipeline)
         while len(_programs) > _KEPT_PROGRAMS:
             _programs.popitem(last=False)
-    else:
-        _programs.move_to_end(key)
-    return programs, runs
+    _programs.move_to_end(key)
+    return _programs[key]
 
 
 def _make(
-    weights: ModelWeights,
-    placement: Placement,
-    step: Step,
-    runs: list[_Run],
-    ends: dict[str, int],
-    large: tuple[bool, ...],
-    *,
-    pipeline: bool,
+    weights: ModelWeights, pattern: Pattern, step: Step, large: tuple[bool, ...], *, pipeline: bool
 ) -> list[Program] | None:
     layers: list[Layer] = []
     loops: list[tuple[int, int]] = []
-    for number, run in enumerate(runs):
+    for number, run in enumerate(pattern.runs):
         if run.count > TRACED:
             loops.append((number, len(layers)))
-        layers += [_layer(weights, placement, step, run.first + i) for i in range(run.traced)]
+        layers += [
+            _layer(weights, pattern, step, run, len(layers) + i) for i in range(run.traced)
+        ]
     tokens = TOKENS_PER_STREAM * step.streams
     batch = Batch(
         tokens=tokens,
@@ -183,28 +189,34 @@ def _make(
         flash_attn=step.flash_attn,
         cache_kind=step.cache_kind,
     )
-    graph = build_graph(
-        weights.shape, layers, {role: _weight(weights.ends[role], at) for role, at in ends.items()}, batch
-    )
+    ends = {role: _weight(weights.ends[role], at, (len(layers), role)) for role, at in pattern.ends.items()}
+    graph = build_graph(weights.shape, layers, ends, batch)
     known = dict(zip((OUTPUTS, TOKENS_PER_STREAM, tokens), reversed(large), strict=True))
 
     def is_large(size: int) -> bool:
         return known[size] if size in known else read(size).constant >= OFFLOAD_MIN_BATCH
 
-    rules = Rules(placement.n_gpus, step.op_offload, pipeline, is_large)
-    programs = [compile_trace(one, loops) for one in trace(schedule(graph, rules), placement.n_gpus)]
+    rules = Rules(pattern.n_gpus, step.op_offload, pipeline, is_large)
+    programs = [compile_trace(one, loops) for one in trace(schedule(graph, rules), pattern.n_gpus)]
     found = [program for program in programs if program is not None]
     return find_alike(found) if len(found) == len(programs) else None
 
 
-def _weight(entry: Entry, device: int) -> Weight:
-    return Weight(entry.kind, entry.ne, device)
+def _weight(entry: Entry, device: int, tag: tuple[int, str]) -> Weight:
+    return Weight(entry.kind, entry.ne, device, tag)
 
 
-def _layer(weights: ModelWeights, placement: Placement, step: Step, layer: int) -> Layer:
+def _layer(weights: ModelWeights, pattern: Pattern, step: Step, run: Run, number: int) -> Layer:
+    host, mark = pattern.n_gpus, run.mark
     return Layer(
         tuple(
-            (entry.role, _weight(entry, placement.device_of(entry, layer))) for entry in weights.layers[layer]
+            (
+                entry.role,
+                _weight(
+                    entry, mark.at(entry.role, is_expert=entry.is_expert, host=host), (number, entry.role)
+                ),
+            )
+            for entry in weights.layers[run.first]
         ),
-        placement.n_gpus if step.cache_on_host else placement.layers[layer],
+        host if step.cache_on_host else mark.device,
     )

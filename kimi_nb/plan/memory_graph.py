@@ -39,11 +39,12 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A weight as the graph sees it."""
+    """A weight as the graph sees it; ``tag`` is what :class:`Tensor` keeps of it."""
 
     kind: str
     ne: tuple[int, ...]
     device: int
+    tag: tuple[int, str]
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,7 @@ def _input(kind: str, *ne: int) -> Tensor:
 def _weight(weight: Weight) -> Tensor:
     tensor = Tensor(weight.kind, weight.ne)
     tensor.device = weight.device
+    tensor.tag = weight.tag
     tensor.is_weight = True
     return tensor
 

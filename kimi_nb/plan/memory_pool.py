@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kimi_nb.plan.memory_compute import Step
     from kimi_nb.plan.memory_placement import Placement
-    from kimi_nb.plan.memory_weights import Entry, ModelWeights
+    from kimi_nb.plan.memory_weights import Entry, Form, ModelWeights
 
 __all__ = ["pool_bytes"]
 
@@ -91,15 +91,15 @@ def _modern(capability: float | None) -> bool:
 @lru_cache(maxsize=32)
 def _layers(weights: ModelWeights, modern: bool) -> tuple[tuple[tuple[_Line, ...], tuple[_Line, ...]], ...]:  # noqa: FBT001 - one of two tables
     """Return for each layer what its experts and the rest need, without what is exceeded in any case."""
-    known: dict[tuple[int, int], tuple[tuple[_Line, ...], tuple[_Line, ...]]] = {}
+    known: dict[tuple[int, Form], tuple[tuple[_Line, ...], tuple[_Line, ...]]] = {}
     found = []
-    for entries, kinds, structure in zip(weights.layers, weights.kinds, weights.structure, strict=True):
-        if (kinds, structure) not in known:
-            known[kinds, structure] = (
+    for entries, kinds, form in zip(weights.layers, weights.kinds, weights.forms, strict=True):
+        if (kinds, form) not in known:
+            known[kinds, form] = (
                 _largest(_line(one, weights, modern) for one in entries if one.is_expert and one.gpu_can),
                 _largest(_line(one, weights, modern) for one in entries if not one.is_expert and one.gpu_can),
             )
-        found.append(known[kinds, structure])
+        found.append(known[kinds, form])
     return tuple(found)
 
 

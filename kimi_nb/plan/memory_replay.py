@@ -12,11 +12,13 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from kimi_nb.plan.memory_allocator import Copied
+
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from kimi_nb.plan.memory_allocator import Trace
-    from kimi_nb.plan.memory_symbols import Dimensions
+    from kimi_nb.plan.memory_symbols import Dimensions, Polynomial
 
 __all__ = ["TRACED", "Loop", "Program", "compile_trace", "find_alike"]
 
@@ -36,6 +38,7 @@ class Loop:
         before: The slots that the layer before took, in order.
         slots: The slots that it takes, in order; they stand for ``before`` the next time.
         run: Which run of layers it belongs to.
+        copies: Of these slots those that hold copies of weights: the one before, the one now, and its role.
     """
 
     start: int
@@ -43,9 +46,10 @@ class Loop:
     before: tuple[int, ...]
     slots: tuple[int, ...]
     run: int
+    copies: tuple[tuple[int, int, str], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """The events of one backend, with the layers that repeat.
 
@@ -60,21 +64,29 @@ class Program:
     loops: tuple[Loop, ...]
     alike: int = -1
 
-    def peak_bytes(self, at: Dimensions, alignment: int, repeats: Sequence[int]) -> int:
+    def peak_bytes(
+        self,
+        at: Dimensions,
+        alignment: int,
+        traced: Sequence[Mapping[str, int]],
+        repeated: Sequence[Sequence[Mapping[str, int]]],
+    ) -> int:
         """Return the end of the memory that is ever used.
 
         Args:
             at: The dimensions.
             alignment: What sizes are rounded up to.
-            repeats: For each run of layers, how often its loop is played more than once.
+            traced: For each layer that was traced, what a copy of each of its weights takes here.
+            repeated: For each loop likewise the layers that it stands for, the first of them being the one that
+                was traced. Layers whose weights are of the same types share one object.
         """
-        memory = _Memory(self.trace.bytes_at(at, alignment))
+        memory = _Memory(self.trace.bytes_at(at, alignment, traced))
         events = self.trace.events
         done = 0
-        for loop in self.loops:
+        for loop, layers in zip(self.loops, repeated, strict=True):
             memory.play(events[done : loop.end])
             done = loop.end
-            memory.repeat(loop, events[loop.start : loop.end], repeats[loop.run])
+            memory.repeat(loop, events[loop.start : loop.end], layers)
         memory.play(events[done:])
         return memory.top
 
@@ -90,21 +102,32 @@ class _Memory:
         self.lengths = [_ENDLESS]
         self.top = 0
 
-    def repeat(self, loop: Loop, events: list[int], times: int) -> None:
-        """Play a layer several times, or until what comes of it is known."""
-        where = self.where
-        seen = {self._state(loop): 0}
-        done = 0
-        while done < times:
-            for old, new in zip(loop.before, loop.slots, strict=True):
-                where[old] = where[new]
-            self.play(events)
-            done += 1
-            state = self._state(loop)
-            first = seen.setdefault(state, done)
-            if first != done:
-                period = done - first
-                done = times - (times - done) % period  # whole periods change nothing
+    def repeat(self, loop: Loop, events: list[int], layers: Sequence[Mapping[str, int]]) -> None:
+        """Play a layer for all layers after the first, or until what comes of it is known."""
+        done, last = 0, len(layers) - 1
+        while done < last:
+            alike = last if not loop.copies else _alike(layers, done)
+            seen = {self._state(loop): done}
+            while done < alike:
+                done += 1
+                self._again(loop, events, layers[done])
+                first = seen.setdefault(self._state(loop), done)
+                if first != done:
+                    period = done - first
+                    done = alike - (alike - done) % period  # whole periods change nothing
+            if done < last:  # its weights are of other types
+                done += 1
+                self._again(loop, events, layers[done])
+
+    def _again(self, loop: Loop, events: list[int], weights: Mapping[str, int]) -> None:
+        """Play a layer once more, with the weights of another layer."""
+        where, sizes = self.where, self.sizes
+        for old, new in zip(loop.before, loop.slots, strict=True):
+            where[old] = where[new]
+        for old, new, role in loop.copies:
+            sizes[old] = sizes[new]
+            sizes[new] = weights[role]
+        self.play(events)
 
     def _state(self, loop: Loop) -> tuple[object, ...]:
         return (tuple(self.starts), tuple(self.lengths), tuple(self.where[slot] for slot in loop.slots))
@@ -151,6 +174,13 @@ def _give_back(starts: list[int], lengths: list[int], start: int, size: int) -> 
         lengths.insert(after, size)
 
 
+def _alike(layers: Sequence[Mapping[str, int]], at: int) -> int:
+    """Return the last layer that, with all in between, has weights of the same types as the one at ``at``."""
+    while at + 1 < len(layers) and layers[at + 1] is layers[at]:
+        at += 1
+    return at
+
+
 def compile_trace(trace: Trace, runs: Sequence[tuple[int, int]]) -> Program | None:
     """Find the layers of a trace that can stand for others.
 
@@ -193,10 +223,24 @@ def _loop(trace: Trace, run: int, first: int) -> Loop | None:
     number = {slot: i for i, slot in enumerate(slots)}
     earlier = {slot: i for i, slot in enumerate(before)}
     for a, b in zip(one, two, strict=True):
-        if (a > 0) != (b > 0) or trace.sizes[abs(a) - 1] != trace.sizes[abs(b) - 1]:
+        if (a > 0) != (b > 0) or not _same(trace.sizes[abs(a) - 1], trace.sizes[abs(b) - 1]):
             return None
         # What is given back was taken by this layer or by the one before, and in both layers alike.
         if a < 0 and (number.get(-b, -1) != earlier.get(-a, -1) or (-b not in number and -b not in earlier)):
             return None
     freed = {-event for event in (*one, *two) if event < 0}
-    return Loop(middle, end, before, slots, run) if freed.issuperset(before) else None
+    if not freed.issuperset(before):
+        return None
+    copies = tuple(
+        (old, new, size.role)
+        for old, new in zip(before, slots, strict=True)
+        if isinstance(size := trace.sizes[new - 1], Copied)
+    )
+    return Loop(middle, end, before, slots, run, copies)
+
+
+def _same(one: Polynomial | Copied, other: Polynomial | Copied) -> bool:
+    """Whether two slots of layers that are alike have the same size, types of weights aside."""
+    if isinstance(one, Copied) and isinstance(other, Copied):
+        return one.role == other.role
+    return one == other

@@ -222,6 +222,7 @@ class _Scheduler:
         for _ in range(_COPIES if self.rules.pipeline else 1):
             copy = Tensor(source.kind, source.ne, nb=source.nb)
             copy.backend = backend
+            copy.tag = source.tag
             copy.is_input = copy.keeps = self.rules.pipeline
             copies.append(copy)
         return copies

@@ -41,6 +41,7 @@ class Tensor:
         sources: The tensors it is computed from, in ggml's order.
         view_of: The tensor whose memory it shares, never itself a view.
         device: Where its memory lies from the start (weights, cache), else None.
+        tag: Which weight it is, or is a copy of: the number of its layer, and its role.
         is_weight: Whether it is a weight.
         is_input: Whether it is filled from outside before the graph runs.
         keeps: Whether its memory is never given back (``GGML_TENSOR_FLAG_OUTPUT``).
@@ -61,6 +62,7 @@ class Tensor:
         "ne",
         "op",
         "sources",
+        "tag",
         "view_of",
     )
 
@@ -86,6 +88,7 @@ class Tensor:
             nb = (TYPES_BY_NAME[kind].type_size, row, row * self.ne[1], row * self.ne[1] * self.ne[2])
         self.nb = nb
         self.device: int | None = None
+        self.tag: tuple[int, str] | None = None
         self.is_weight = self.is_input = self.keeps = False
         self.backend = -1
         self.label = label

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from kimi_nb.plan.memory_allocator import GPU_ALIGNMENT, HOST_ALIGNMENT, gpu_bytes
 from kimi_nb.plan.memory_graph import Shape
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from kimi_nb.model import Model, TensorInfo
 
-__all__ = ["Entry", "ModelWeights", "weights_of"]
+__all__ = ["Entry", "Form", "ModelWeights", "named_weights", "weights_of"]
 
 _NAME = re.compile(r"blk\.(0|[1-9]\d{0,3})\.([a-z0-9_]+)\.(weight|bias)")
 # What -cmoe and -ncmoe keep in host memory (LLM_FFN_EXPS_REGEX in common/common.h).
@@ -44,6 +45,30 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
+class Form:
+    """What the graph of a layer depends on: its weights' roles and shapes, and whether CUDA computes with them.
+
+    Layers of the same form share one object, whichever model they are of, so that what was found out for one
+    quant serves the others.
+    """
+
+    roles: tuple[tuple[str, tuple[int, ...], bool], ...]
+    has_experts: bool
+
+    @classmethod
+    def of(cls, layer: tuple[Entry, ...]) -> Form:
+        """Return the form of a layer."""
+        roles = tuple((entry.role, entry.ne, entry.gpu_can) for entry in layer)
+        form = _forms.get(roles)
+        if form is None:
+            form = _forms[roles] = cls(roles, any(entry.is_expert for entry in layer))
+        return form
+
+
+_forms: WeakValueDictionary[tuple[tuple[str, tuple[int, ...], bool], ...], Form] = WeakValueDictionary()
+
+
+@dataclass(frozen=True, eq=False)
 class ModelWeights:
     """What the memory formulas need of a model.
 
@@ -51,9 +76,8 @@ class ModelWeights:
         shape: Hyperparameters of the graph.
         layers: The weights of each layer.
         ends: ``token_embd``, ``output_norm`` and ``output``.
-        structure: For each layer a number; layers of equal numbers have the same roles and shapes.
+        forms: The form of each layer.
         kinds: For each layer a number; layers of equal numbers have the same types throughout.
-        expert_kinds: Likewise for the experts alone.
         sums: For each layer the bytes of experts and of the rest, on a GPU and in host memory.
         plain: Whether every weight may lie on a GPU.
         n_layer_all: The layers and those that only predict further tokens, which are not loaded but counted.
@@ -64,9 +88,8 @@ class ModelWeights:
     shape: Shape
     layers: tuple[tuple[Entry, ...], ...]
     ends: dict[str, Entry]
-    structure: tuple[int, ...]
+    forms: tuple[Form, ...]
     kinds: tuple[int, ...]
-    expert_kinds: tuple[int, ...]
     sums: tuple[tuple[int, int, int, int], ...]
     plain: bool
     n_layer_all: int
@@ -121,15 +144,21 @@ def weights_of(model: Model) -> ModelWeights:
         shape=_shape(model),
         layers=frozen,
         ends=ends,
-        structure=_numbered(tuple((e.role, e.ne) for e in layer) for layer in frozen),
+        forms=tuple(Form.of(layer) for layer in frozen),
         kinds=_numbered(tuple((e.role, e.kind) for e in layer) for layer in frozen),
-        expert_kinds=_numbered(tuple((e.role, e.kind) for e in layer if e.is_expert) for layer in frozen),
         sums=tuple(_sums(layer) for layer in frozen),
         plain=all(e.gpu_can for layer in frozen for e in layer) and ends["output"].gpu_can,
         n_layer_all=model.block_count,
         cache_width=model.kv_lora_rank + model.rope_dimension_count,
         context_length=model.context_length,
     )
+
+
+@lru_cache(maxsize=16)
+def named_weights(weights: ModelWeights) -> dict[str, tuple[Entry, int | None]]:
+    """Return each weight by its full name, with the layer it belongs to, if any."""
+    ends: dict[str, tuple[Entry, int | None]] = {one.name: (one, None) for one in weights.ends.values()}
+    return ends | {entry.name: (entry, layer) for layer, entries in enumerate(weights.layers) for entry in entries}
 
 
 def _shape(model: Model) -> Shape:

@@ -6,7 +6,7 @@ not look at main memory at all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.errors import UsageError
@@ -149,6 +149,7 @@ class Planning:
     profile: Profile | Callable[[Model], Profile | None] | None
     parallel: int
     mmproj: str | None = None
+    _searches: dict[Candidate, Search] = field(default_factory=dict, compare=False, repr=False)
 
     def result(
         self,
@@ -242,7 +243,12 @@ class Planning:
         profile = self.profile(candidate.model) if callable(self.profile) else self.profile
         if profile is not None and mismatch(profile, candidate.model) is not None:
             profile = None
-        return Search(candidate.model, self.machine, self.limits, profile, self.parallel, self.mmproj)
+        known = self._searches.get(candidate)
+        search = Search(
+            candidate.model, self.machine, self.limits, profile, self.parallel, self.mmproj, known
+        )
+        self._searches[candidate] = search
+        return search
 
     def quickly(self, candidate: Candidate) -> Choice | None:
         """Return nearly the best option for one candidate, in a few milliseconds."""

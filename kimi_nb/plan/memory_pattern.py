@@ -1,0 +1,160 @@
+"""What is alike in a placement, so that a few layers and GPUs can be traced in place of all.
+
+Layers in a row that are computed in the same way make a run, whatever types their weights have; and of
+GPUs in the middle of a model that hold such a run each, three stand for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from kimi_nb.plan.memory_replay import TRACED
+from kimi_nb.plan.memory_weights import named_weights
+
+if TYPE_CHECKING:
+    from kimi_nb.plan.memory_placement import Placement
+    from kimi_nb.plan.memory_weights import Form, ModelWeights
+
+__all__ = ["Mark", "Pattern", "Run", "pattern_of"]
+
+_STAND_FOR_ALL = 3
+"""GPUs that are traced of many alike: the first and the last have other neighbours, those in between do not."""
+
+
+class Mark(NamedTuple):
+    """How a layer is computed.
+
+    Attributes:
+        form: The roles and shapes of its weights.
+        device: Where it is.
+        experts_on_host: Whether its experts are in host memory.
+        moved: Weights that are elsewhere: role and device.
+    """
+
+    form: Form
+    device: int
+    experts_on_host: bool
+    moved: tuple[tuple[str, int], ...] = ()
+
+    def at(self, role: str, *, is_expert: bool, host: int) -> int:
+        """Return the device of one of the layer's weights."""
+        for name, device in self.moved:
+            if name == role:
+                return device
+        return host if is_expert and self.experts_on_host else self.device
+
+
+@dataclass(frozen=True)
+class Run:
+    """Layers in a row that are computed alike."""
+
+    mark: Mark
+    first: int
+    count: int
+
+    @property
+    def traced(self) -> int:
+        """How many of them are traced."""
+        return min(self.count, TRACED)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """What is to be traced.
+
+    Attributes:
+        runs: The layers.
+        n_gpus: The GPUs that are traced, which is also the number of the host.
+        ends: Where ``token_embd``, ``output_norm`` and ``output`` are.
+        backends: For each GPU in use and the host: which of those that are traced it is like, and its runs, in
+            the order of ``runs``.
+    """
+
+    runs: list[Run]
+    n_gpus: int
+    ends: dict[str, int]
+    backends: list[tuple[int, list[Run]]]
+
+    def one_by_one(self) -> Pattern:
+        """Return the pattern with each layer as a run of its own."""
+        runs = [Run(run.mark, run.first + i, 1) for run in self.runs for i in range(run.count)]
+        return replace(self, runs=runs, backends=[(number, runs) for number in range(self.n_gpus + 1)])
+
+
+def pattern_of(weights: ModelWeights, placement: Placement, *, every_gpu: bool = False) -> Pattern:
+    """Return what is to be traced of a model.
+
+    Args:
+        weights: The model's weights.
+        placement: Where they are.
+        every_gpu: Whether no GPU may stand for another.
+    """
+    runs, first = [], 0
+    for mark, members in groupby(_marks(weights, placement)):
+        count = sum(1 for _ in members)
+        runs.append(Run(mark, first, count))
+        first += count
+    host, moved = placement.n_gpus, placement.overrides
+    usual = {"token_embd": host, "output_norm": placement.output, "output": placement.output}
+    ends = {role: moved.get(weights.ends[role].name, at) for role, at in usual.items()} if moved else usual
+    whole = Pattern(runs, host, ends, [(number, runs) for number in range(host + 1)])
+    if every_gpu or moved or host < _STAND_FOR_ALL + 3:
+        return whole
+    return _with_fewer_gpus(whole)
+
+
+def _marks(weights: ModelWeights, placement: Placement) -> list[Mark]:
+    marks = [
+        Mark(form, device, there and form.has_experts)
+        for form, device, there in zip(
+            weights.forms, placement.layers, placement.experts_on_host, strict=True
+        )
+    ]
+    if placement.overrides:
+        known = named_weights(weights)
+        moved: dict[int, list[tuple[str, int]]] = {}
+        for name, device in placement.overrides.items():
+            entry, layer = known[name]
+            if layer is not None:
+                moved.setdefault(layer, []).append((entry.role, device))
+        for layer, roles in moved.items():
+            marks[layer] = marks[layer]._replace(moved=tuple(sorted(roles)))
+    return marks
+
+
+def _with_fewer_gpus(whole: Pattern) -> Pattern:
+    """Leave out GPUs that are like their neighbours, and on which nothing but their own layers is computed."""
+    host, output = whole.n_gpus, whole.ends["output"]
+    runs_on: dict[int, list[int]] = {}
+    for number, run in enumerate(whole.runs):
+        runs_on.setdefault(run.mark.device, []).append(number)
+
+    def kind(gpu: int) -> tuple[Form, int] | None:
+        """Return what GPUs that are alike have in common; None for one that is like no other."""
+        numbers = runs_on.get(gpu, [])
+        if gpu in {0, host - 1, output} or len(numbers) != 1 or whole.runs[numbers[0]].mark.experts_on_host:
+            return None
+        return whole.runs[numbers[0]].mark.form, whole.runs[numbers[0]].traced
+
+    like = list(range(host + 1))
+    for found, members in groupby(range(host), kind):
+        alike = list(members)
+        if found is not None:
+            for gpu in alike[2:-1]:
+                like[gpu] = alike[1]
+    number = {gpu: i for i, gpu in enumerate(sorted(set(like)))}
+    runs = [run for run in whole.runs if like[run.mark.device] == run.mark.device]
+    backends = []
+    for gpu, model in enumerate(like):
+        if gpu == model:
+            backends.append((number[gpu], runs))
+        else:
+            own, other = whole.runs[runs_on[gpu][0]], whole.runs[runs_on[model][0]]
+            backends.append((number[model], [own if run is other else run for run in runs]))
+    renumbered = [
+        replace(run, mark=run.mark._replace(device=number[run.mark.device])) for run in runs
+    ]
+    ends = {role: number[device] for role, device in whole.ends.items()}
+    return Pattern(renumbered, len(number) - 1, ends, backends)
