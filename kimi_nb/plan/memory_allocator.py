@@ -91,17 +91,6 @@ class Trace:
         return self._distinct
 
 
-@dataclass
-class _State:
-    """What the allocator knows of one tensor (``struct hash_node``)."""
-
-    children: int = 0
-    views: int = 0
-    backend: int = 0
-    slot: int = 0
-    allocated: bool = False
-
-
 def trace(schedule: Schedule, n_gpus: int) -> list[Trace]:
     """Return what happens on each backend, the host's last."""
     return _Tracer(schedule, n_gpus).run()
@@ -114,7 +103,6 @@ class _Tracer:
         self.schedule = schedule
         self.n_gpus = n_gpus
         self.traces = [Trace() for _ in range(n_gpus + 1)]
-        self.states: dict[Tensor, _State] = {}
 
     def run(self) -> list[Trace]:
         """Walk through leaves and nodes as the allocator does."""
@@ -127,7 +115,8 @@ class _Tracer:
                 for one in self.traces:
                     one.cuts.append(len(one.events))
             for source in node.sources:
-                self._allocate(source, backend)
+                if source.memory is None:
+                    self._allocate(source, backend)
             self._allocate(node, backend)
             for source in node.sources:
                 self._used(source)
@@ -137,73 +126,44 @@ class _Tracer:
         """Count who needs what, and take memory for inputs first, so that nothing overwrites them."""
         for node, backend in self.schedule.nodes:
             if node.view_of is not None and node.op != "NONE":
-                self._state(node.view_of).views += 1
+                node.view_of.views += 1
             if node.is_input:
                 self._allocate(node, backend)
             for source in node.sources:
-                self._state(source).children += 1
+                source.children += 1
                 if source.is_input:
                     self._allocate(source, backend)
 
-    def _state(self, tensor: Tensor) -> _State:
-        state = self.states.get(tensor)
-        if state is None:
-            state = self.states[tensor] = _State()
-        return state
-
     def _allocate(self, tensor: Tensor, backend: int) -> None:
-        if tensor.device is not None or tensor.view_of is not None:
+        if tensor.device is not None or tensor.view_of is not None or tensor.memory is not None:
             return
-        state = self._state(tensor)
-        if state.allocated:
-            return
-        state.allocated = True
-        if tensor.op in INPLACE_OPS and self._take_over(tensor, state):
+        if tensor.op in INPLACE_OPS and _take_over(tensor):
             return
         found = self.traces[backend]
-        state.backend, state.slot = backend, len(found.sizes) + 1
+        slot = len(found.sizes) + 1
         if tensor.tag is None:
             found.sizes.append(self._size(tensor, backend))
         else:
             found.sizes.append(Copied(*tensor.tag))
-            found.copies.append((state.slot, Copied(*tensor.tag)))
-        found.events.append(state.slot)
-
-    def _take_over(self, tensor: Tensor, state: _State) -> bool:
-        """Write over a source's memory if nobody else needs it."""
-        for source in tensor.sources:
-            old = self._state(source)
-            base = source.view_of or source
-            if not old.allocated or source.keeps or base.keeps:
-                continue
-            if (source.kind, source.ne, source.nb) != (tensor.kind, tensor.ne, tensor.nb):
-                continue
-            if old.children == 1 and old.views == 0:
-                state.backend, state.slot = old.backend, old.slot
-                old.allocated = False
-                return True
-        return False
+            found.copies.append((slot, Copied(*tensor.tag)))
+        found.events.append(slot)
+        tensor.memory = found.events, slot
 
     def _used(self, source: Tensor) -> None:
         """Note that one of the nodes that need a tensor is done, and give its memory back after the last."""
-        state = self._state(source)
-        state.children -= 1
-        if state.children or state.views:
+        source.children -= 1
+        if source.children or source.views:
             return
-        if source.view_of is None:
-            if state.allocated:
-                self._free(source, state)
-            return
-        base = self._state(source.view_of)
-        base.views -= 1
-        if not base.views and not base.children and base.allocated:
-            self._free(source.view_of, base)
-
-    def _free(self, tensor: Tensor, state: _State) -> None:
-        if tensor.keeps:
-            return
-        self.traces[state.backend].events.append(-state.slot)
-        state.allocated = False
+        base = source
+        if source.view_of is not None:
+            base = source.view_of
+            base.views -= 1
+            if base.views or base.children:
+                return
+        if base.memory is not None and not base.keeps:
+            events, slot = base.memory
+            events.append(-slot)
+            base.memory = None
 
     def _size(self, tensor: Tensor, backend: int) -> Polynomial:
         n = tensor.n_bytes
@@ -212,6 +172,20 @@ class _Tracer:
         if tensor.op == "FLASH_ATTN_EXT":
             n += _flash_extra(tensor)
         return read(gpu_bytes(tensor.kind, tensor.ne[0], n))
+
+
+def _take_over(tensor: Tensor) -> bool:
+    """Write over a source's memory if nobody else needs it."""
+    for source in tensor.sources:
+        base = source.view_of or source
+        if source.memory is None or source.keeps or base.keeps:
+            continue
+        if source.children != 1 or source.views or source.kind != tensor.kind:
+            continue
+        if source.ne == tensor.ne and source.nb == tensor.nb:
+            tensor.memory, source.memory = source.memory, None
+            return True
+    return False
 
 
 def _flash_extra(tensor: Tensor) -> int:

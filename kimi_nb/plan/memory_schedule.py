@@ -114,8 +114,9 @@ class _Scheduler:
     def _supports(self, backend: int, node: Tensor) -> bool:
         if backend == self.host:
             return True
-        if any(s.device not in {None, backend, self.host} for s in node.sources):
-            return False
+        for source in node.sources:
+            if source.device is not None and source.device != backend and source.device != self.host:
+                return False
         if node.op in {"MUL_MAT", "MUL_MAT_ID"}:
             return node.sources[0].kind in MATMUL_KINDS
         if node.op == "FLASH_ATTN_EXT":
@@ -215,7 +216,10 @@ class _Scheduler:
         return splits
 
     def _wants_weight(self, node: Tensor, backend: int) -> bool:
-        return any(s.is_weight and s.backend != backend and not self._reads(s, backend) for s in node.sources)
+        for source in node.sources:
+            if source.is_weight and source.backend != backend and not self._reads(source, backend):
+                return True
+        return False
 
     def _copy(self, source: Tensor, backend: int) -> list[Tensor]:
         copies = []

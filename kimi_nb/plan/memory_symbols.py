@@ -8,6 +8,7 @@ e*tokens*context`` has the digits a, b and e in base B.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 __all__ = ["CONTEXT", "OUTPUTS", "TOKENS_PER_STREAM", "Dimensions", "Polynomial", "read"]
@@ -54,6 +55,7 @@ class Polynomial(NamedTuple):
         )
 
 
+@lru_cache(maxsize=4096)
 def read(number: int) -> Polynomial:
     """Return the polynomial that a number made of the symbols stands for."""
     digits = []

@@ -6,6 +6,7 @@ takes. Sizes may be huge numbers that stand for symbols; see :mod:`kimi_nb.plan.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kimi_nb.model.ggml_types import TYPES_BY_NAME
@@ -30,6 +31,13 @@ def row_bytes(kind: str, n: int) -> int:
     return entry.type_size * n // entry.block_size
 
 
+@lru_cache(maxsize=4096)
+def _strides(kind: str, ne: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of a tensor without gaps."""
+    row = row_bytes(kind, ne[0])
+    return TYPES_BY_NAME[kind].type_size, row, row * ne[1], row * ne[1] * ne[2]
+
+
 class Tensor:
     """One tensor of a graph.
 
@@ -46,24 +54,30 @@ class Tensor:
         is_input: Whether it is filled from outside before the graph runs.
         keeps: Whether its memory is never given back (``GGML_TENSOR_FLAG_OUTPUT``).
         backend: Where it is computed, once scheduled.
+        memory: While it has memory that was taken for it: the events of its backend, and the slot.
+        children: While it is traced: nodes that still need it.
+        views: While it is traced: views of it that are still needed.
         label: A role that the scheduler looks for.
     """
 
     __slots__ = (
         "_bytes",
         "backend",
+        "children",
         "device",
         "is_input",
         "is_weight",
         "keeps",
         "kind",
         "label",
+        "memory",
         "nb",
         "ne",
         "op",
         "sources",
         "tag",
         "view_of",
+        "views",
     )
 
     def __init__(
@@ -80,14 +94,13 @@ class Tensor:
         self.op = op
         self.kind = kind
         shape = tuple(ne)
-        self.ne = shape + (1,) * (4 - len(shape))
+        self.ne = shape if len(shape) == 4 else shape + (1,) * (4 - len(shape))  # noqa: PLR2004 - as in ggml
         self.sources = list(sources)
         self.view_of: Tensor | None = (view_of.view_of or view_of) if view_of is not None else None
-        if nb is None:
-            row = row_bytes(kind, self.ne[0])
-            nb = (TYPES_BY_NAME[kind].type_size, row, row * self.ne[1], row * self.ne[1] * self.ne[2])
-        self.nb = nb
+        self.nb = _strides(kind, self.ne) if nb is None else nb
         self.device: int | None = None
+        self.memory: tuple[list[int], int] | None = None
+        self.children = self.views = 0
         self.tag: tuple[int, str] | None = None
         self.is_weight = self.is_input = self.keeps = False
         self.backend = -1
@@ -198,5 +211,6 @@ class Graph:
             return
         self._seen.add(tensor)
         for source in tensor.sources:
-            self.expand(source)
+            if source not in self._seen:
+                self.expand(source)
         (self.leaves if tensor.op == "NONE" else self.nodes).append(tensor)
