@@ -18,7 +18,7 @@ from kimi_nb.plan.memory_placement import place
 from kimi_nb.plan.memory_schedule import flash_attention_fits
 from kimi_nb.plan.memory_symbols import Dimensions
 from kimi_nb.plan.memory_tensors import row_bytes
-from kimi_nb.plan.memory_weights import weights_of
+from kimi_nb.plan.memory_weights import named_weights, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,13 +170,12 @@ def _model_bytes(weights: ModelWeights, placement: Placement) -> list[int]:
 def _move(weights: ModelWeights, placement: Placement, sizes: list[int]) -> None:
     """Move the weights that are elsewhere than their layer."""
     host = placement.n_gpus
-    usual = {entry.name: (entry, layer) for layer, entries in enumerate(weights.layers) for entry in entries}
+    known = named_weights(weights)
     for name, device in placement.overrides.items():
-        if name in usual:
-            entry, layer = usual[name]
+        entry, layer = known[name]
+        if layer is not None:
             at = host if entry.is_expert and placement.experts_on_host[layer] else placement.layers[layer]
         else:
-            entry = next(one for one in weights.ends.values() if one.name == name)
             at = host if entry.role == "token_embd" else placement.output
         sizes[at] -= entry.on_host if at == host else entry.on_gpu
         sizes[device] += entry.on_host if device == host else entry.on_gpu

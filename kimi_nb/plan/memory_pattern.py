@@ -1,7 +1,7 @@
 """What is alike in a placement, so that a few layers and GPUs can be traced in place of all.
 
 Layers in a row that are computed in the same way make a run, whatever types their weights have; and of
-GPUs in the middle of a model that hold such a run each, three stand for all.
+neighbouring GPUs in the middle of a model that hold such a run each, one stands for all.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Mark", "Pattern", "Run", "pattern_of"]
 
-_STAND_FOR_ALL = 3
-"""GPUs that are traced of many alike: the first and the last have other neighbours, those in between do not."""
+_MANY = 4
+"""From so many GPUs on there can be two that are alike; the first and the last are not."""
 
 
 class Mark(NamedTuple):
@@ -91,8 +91,9 @@ def pattern_of(weights: ModelWeights, placement: Placement, *, every_gpu: bool =
         placement: Where they are.
         every_gpu: Whether no GPU may stand for another.
     """
+    marks = _marks(weights, placement)
     runs, first = [], 0
-    for mark, members in groupby(_marks(weights, placement)):
+    for mark, members in groupby(marks):
         count = sum(1 for _ in members)
         runs.append(Run(mark, first, count))
         first += count
@@ -100,9 +101,9 @@ def pattern_of(weights: ModelWeights, placement: Placement, *, every_gpu: bool =
     usual = {"token_embd": host, "output_norm": placement.output, "output": placement.output}
     ends = {role: moved.get(weights.ends[role].name, at) for role, at in usual.items()} if moved else usual
     whole = Pattern(runs, host, ends, [(number, runs) for number in range(host + 1)])
-    if every_gpu or moved or host < _STAND_FOR_ALL + 3:
+    if every_gpu or moved or host < _MANY:
         return whole
-    return _with_fewer_gpus(whole)
+    return _with_fewer_gpus(whole, marks)
 
 
 def _marks(weights: ModelWeights, placement: Placement) -> list[Mark]:
@@ -124,37 +125,39 @@ def _marks(weights: ModelWeights, placement: Placement) -> list[Mark]:
     return marks
 
 
-def _with_fewer_gpus(whole: Pattern) -> Pattern:
-    """Leave out GPUs that are like their neighbours, and on which nothing but their own layers is computed."""
-    host, output = whole.n_gpus, whole.ends["output"]
-    runs_on: dict[int, list[int]] = {}
-    for number, run in enumerate(whole.runs):
-        runs_on.setdefault(run.mark.device, []).append(number)
+def _with_fewer_gpus(whole: Pattern, marks: list[Mark]) -> Pattern:
+    """Leave out GPUs that are like the one before, and whose neighbours are alike too.
 
-    def kind(gpu: int) -> tuple[Form, int] | None:
+    What such a GPU holds depends on how its layers are computed, and the last one before and the first one after
+    them: from there a result comes in, and to there one goes out.
+    """
+    host = whole.n_gpus
+    runs_on: dict[int, list[Run]] = {}
+    for run in whole.runs:
+        runs_on.setdefault(run.mark.device, []).append(run)
+
+    def kind(gpu: int) -> tuple[Form, int, Form, Form] | None:
         """Return what GPUs that are alike have in common; None for one that is like no other."""
-        numbers = runs_on.get(gpu, [])
-        if gpu in {0, host - 1, output} or len(numbers) != 1 or whole.runs[numbers[0]].mark.experts_on_host:
+        runs = runs_on.get(gpu, [])
+        if len(runs) != 1 or runs[0].first == 0 or runs[0].first + runs[0].count >= len(marks) - 1:
             return None
-        return whole.runs[numbers[0]].mark.form, whole.runs[numbers[0]].traced
+        before, own, after = marks[runs[0].first - 1], runs[0].mark, marks[runs[0].first + runs[0].count]
+        if host in {before.device, after.device} or any(one.experts_on_host for one in (before, own, after)):
+            return None
+        return own.form, runs[0].traced, before.form, after.form
 
     like = list(range(host + 1))
     for found, members in groupby(range(host), kind):
-        alike = list(members)
+        first, *others = members
         if found is not None:
-            for gpu in alike[2:-1]:
-                like[gpu] = alike[1]
+            for gpu in others:
+                like[gpu] = first
     number = {gpu: i for i, gpu in enumerate(sorted(set(like)))}
     runs = [run for run in whole.runs if like[run.mark.device] == run.mark.device]
     backends = []
-    for gpu, model in enumerate(like):
-        if gpu == model:
-            backends.append((number[gpu], runs))
-        else:
-            own, other = whole.runs[runs_on[gpu][0]], whole.runs[runs_on[model][0]]
-            backends.append((number[model], [own if run is other else run for run in runs]))
-    renumbered = [
-        replace(run, mark=run.mark._replace(device=number[run.mark.device])) for run in runs
-    ]
+    for gpu, traced in enumerate(like):
+        own = [runs_on[gpu][0] if run.mark.device == traced else run for run in runs]
+        backends.append((number[traced], runs if gpu == traced else own))
+    renumbered = [replace(run, mark=run.mark._replace(device=number[run.mark.device])) for run in runs]
     ends = {role: number[device] for role, device in whole.ends.items()}
     return Pattern(renumbered, len(number) - 1, ends, backends)

@@ -12,6 +12,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from kimi_nb.plan.memory_weights import named_weights
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -59,11 +61,12 @@ def pool_bytes(
     found = [plain] * host
     lent = 0 if step.op_offload and tokens >= _OFFLOAD_FROM else host  # the first computes for the host
     tables = {modern: _layers(weights, modern) for modern in {_modern(one) for one in capabilities}}
-    moved = placement.overrides
+    known = named_weights(weights) if placement.overrides else {}
+    moved = {known[name][1] for name in placement.overrides}
     for layer, entries in enumerate(weights.layers):
         at = placement.layers[layer]
         experts_at = host if placement.experts_on_host[layer] else at
-        if moved and any(entry.name in moved for entry in entries):
+        if layer in moved:
             needs = [
                 (placement.device_of(entry, layer), entry)
                 for entry in entries

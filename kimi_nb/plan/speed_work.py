@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from kimi_nb.plan.memory_weights import named_weights
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -56,10 +58,12 @@ def work_of(weights: ModelWeights, placement: Placement) -> list[Work]:
     """Return the work of each GPU in use and, last, of the host."""
     host = placement.n_gpus
     works = [Work() for _ in range(host + 1)]
+    known = named_weights(weights) if placement.overrides else {}
+    moved = {known[name][1] for name in placement.overrides}
     for layer, (experts, rest) in enumerate(_layers(weights)):
         device = placement.layers[layer]
         works[device].layers += 1
-        if placement.overrides:
+        if layer in moved:
             for entry in weights.layers[layer]:
                 works[placement.device_of(entry, layer)].add(_work([entry], weights))
         else:
