@@ -16,7 +16,7 @@ from kimi_nb.plan.memory_allocator import GPU_ALIGNMENT, HOST_ALIGNMENT, gpu_byt
 from kimi_nb.plan.memory_graph import Batch, Layer, Weight, build_graph
 from kimi_nb.plan.memory_pattern import pattern_of
 from kimi_nb.plan.memory_replay import TRACED, Program, compile_trace, find_alike
-from kimi_nb.plan.memory_schedule import Rules, schedule
+from kimi_nb.plan.memory_schedule import Rules, flash_attention_fits, schedule
 from kimi_nb.plan.memory_symbols import CONTEXT, OUTPUTS, TOKENS_PER_STREAM, Dimensions, read
 from kimi_nb.plan.memory_tensors import row_bytes
 
@@ -60,7 +60,12 @@ _programs: OrderedDict[Hashable, list[Program] | None] = OrderedDict()
 
 def compute_bytes(weights: ModelWeights, placement: Placement, step: Step) -> list[int]:
     """Return the compute buffer of each GPU and, last, of the host, in bytes."""
-    pattern = pattern_of(weights, placement, every_gpu=step.cache_on_host)
+    shape = weights.shape
+    attention_on_host = step.cache_on_host or (
+        step.flash_attn
+        and not flash_attention_fits(weights.cache_width, shape.n_lora_kv, shape.n_head, step.cache_kind)
+    )
+    pattern = pattern_of(weights, placement, every_gpu=attention_on_host)
     pipeline = (
         placement.n_gpus > 1
         and placement.all_offloaded

@@ -89,7 +89,7 @@ def pattern_of(weights: ModelWeights, placement: Placement, *, every_gpu: bool =
     Args:
         weights: The model's weights.
         placement: Where they are.
-        every_gpu: Whether no GPU may stand for another.
+        every_gpu: Whether no GPU may stand for another, because the host has a part in every layer.
     """
     marks = _marks(weights, placement)
     runs, first = [], 0
