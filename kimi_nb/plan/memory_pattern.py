@@ -14,6 +14,8 @@ from kimi_nb.plan.memory_replay import TRACED
 from kimi_nb.plan.memory_weights import named_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from kimi_nb.plan.memory_placement import Placement
     from kimi_nb.plan.memory_weights import Form, ModelWeights
 
@@ -129,35 +131,47 @@ def _with_fewer_gpus(whole: Pattern, marks: list[Mark]) -> Pattern:
     """Leave out GPUs that are like the one before, and whose neighbours are alike too.
 
     What such a GPU holds depends on how its layers are computed, and the last one before and the first one after
-    them: from there a result comes in, and to there one goes out.
+    them: from there a result comes in, and to there one goes out. Where other devices compute a part of these
+    layers, they see those of all such GPUs as one run.
     """
     host = whole.n_gpus
     runs_on: dict[int, list[Run]] = {}
     for run in whole.runs:
         runs_on.setdefault(run.mark.device, []).append(run)
 
-    def kind(gpu: int) -> tuple[Form, int, Form, Form] | None:
+    def kind(gpu: int) -> Hashable:
         """Return what GPUs that are alike have in common; None for one that is like no other."""
         runs = runs_on.get(gpu, [])
         if len(runs) != 1 or runs[0].first == 0 or runs[0].first + runs[0].count >= len(marks) - 1:
             return None
-        before, own, after = marks[runs[0].first - 1], runs[0].mark, marks[runs[0].first + runs[0].count]
-        if host in {before.device, after.device} or any(one.experts_on_host for one in (before, own, after)):
+        own, three = runs[0], (marks[runs[0].first - 1], runs[0].mark, marks[runs[0].first + runs[0].count])
+        if any(mark.device == host for mark in three):
             return None
-        return own.form, runs[0].traced, before.form, after.form
+        if own.mark.experts_on_host and own.count <= TRACED:
+            return None  # another device computes the experts, for which these layers must be part of a loop
+        return own.traced, *((mark.form, mark.experts_on_host) for mark in three)
 
     like = list(range(host + 1))
+    together: dict[int, Run] = {}
     for found, members in groupby(range(host), kind):
         first, *others = members
-        if found is not None:
-            for gpu in others:
-                like[gpu] = first
+        if found is None or not others:
+            continue
+        for gpu in others:
+            like[gpu] = first
+        own = runs_on[first][0]
+        if own.mark.experts_on_host:  # whoever computes these, does so for all of the GPUs
+            together[first] = replace(own, count=own.count + sum(runs_on[gpu][0].count for gpu in others))
     number = {gpu: i for i, gpu in enumerate(sorted(set(like)))}
     runs = [run for run in whole.runs if like[run.mark.device] == run.mark.device]
-    backends = []
-    for gpu, traced in enumerate(like):
-        own = [runs_on[gpu][0] if run.mark.device == traced else run for run in runs]
-        backends.append((number[traced], runs if gpu == traced else own))
+
+    def seen_from(gpu: int, run: Run) -> Run:
+        at = run.mark.device
+        if at == like[gpu]:
+            return run if gpu == at else runs_on[gpu][0]
+        return together.get(at, run)
+
+    backends = [(number[like[gpu]], [seen_from(gpu, run) for run in runs]) for gpu in range(host + 1)]
     renumbered = [replace(run, mark=run.mark._replace(device=number[run.mark.device])) for run in runs]
     ends = {role: number[device] for role, device in whole.ends.items()}
     return Pattern(renumbered, len(number) - 1, ends, backends)
