@@ -47,7 +47,7 @@ class Copied(NamedTuple):
     role: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Trace:
     """What happens on one backend: ``+n`` takes memory for slot n, ``-n`` gives it back; counted from 1.
 

@@ -7,7 +7,6 @@ context and batch, and any types of weights.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -15,10 +14,11 @@ from typing import TYPE_CHECKING
 from kimi_nb.plan.memory_allocator import GPU_ALIGNMENT, HOST_ALIGNMENT, gpu_bytes, trace
 from kimi_nb.plan.memory_graph import Batch, Layer, Weight, build_graph
 from kimi_nb.plan.memory_pattern import pattern_of
-from kimi_nb.plan.memory_replay import TRACED, Program, compile_trace, find_alike
+from kimi_nb.plan.memory_replay import TRACED, Peak, Program, compile_trace, share_traces
 from kimi_nb.plan.memory_schedule import Rules, flash_attention_fits, schedule
 from kimi_nb.plan.memory_symbols import CONTEXT, OUTPUTS, TOKENS_PER_STREAM, Dimensions, read
 from kimi_nb.plan.memory_tensors import row_bytes
+from kimi_nb.plan.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["OFFLOAD_MIN_BATCH", "Step", "compute_bytes"]
 
 OFFLOAD_MIN_BATCH = 32  # GGML_OP_OFFLOAD_MIN_BATCH
-_KEPT_PROGRAMS = 256
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,9 @@ class Step:
 
 
 #: For each pattern its programs; None where layers that looked alike are not.
-_programs: OrderedDict[Hashable, list[Program] | None] = OrderedDict()
+_programs: Recent[list[Program] | None] = Recent(256)
+#: For each program and sizes what came of it, for other numbers of layers.
+_peaks: Recent[list[Peak]] = Recent(1024)
 
 
 def compute_bytes(weights: ModelWeights, placement: Placement, step: Step) -> list[int]:
@@ -73,49 +74,57 @@ def compute_bytes(weights: ModelWeights, placement: Placement, step: Step) -> li
         and not step.cache_on_host
     )
     programs = _programs_for(weights, pattern, step, pipeline=pipeline)
-    if programs is None:
+    if programs is None:  # layers that looked alike are not: look at every one
         pattern = pattern.one_by_one()
-        programs = _programs_for(weights, pattern, step, pipeline=pipeline)
-    assert programs is not None  # without runs there is nothing that could differ
-    at = step.dimensions
-    found = []
-    for number, runs in pattern.backends:
-        program = programs[programs[number].alike]
-        on_host = number == pattern.n_gpus
-        if program.trace.copies:
-            found.append(_with_copies(program, weights, runs, at, on_host=on_host))
-        else:
-            counts = tuple(runs[loop.run].count for loop in programs[number].loops)
-            found.append(_without_copies(program, counts, at, on_host=on_host))
-    return found
+        programs = _programs_for(weights, pattern, step, pipeline=pipeline) or []
+    return [
+        _peak_bytes(programs[number], weights, runs, step.dimensions, on_host=number == pattern.n_gpus)
+        for number, runs in pattern.backends
+    ]
 
 
-def _with_copies(
+def _peak_bytes(
     program: Program, weights: ModelWeights, runs: Sequence[Run], at: Dimensions, *, on_host: bool
 ) -> int:
-    """Play a program in which weights are copied, whose types matter."""
-    sizes = _copies(weights)[on_host]
-    traced = [sizes[layer] for run in runs for layer in _traced(run)]
+    """Play a program, if what comes of it is not known."""
     # Of a long run the third layer is played again and again; the last two are traced.
-    loops = [runs[loop.run] for loop in program.loops]
-    repeated = [sizes[run.first + 2 : run.first + run.count - (TRACED - 3)] for run in loops]
-    return program.peak_bytes(at, _alignment(on_host=on_host), [*traced, sizes[-1]], repeated)
-
-
-@lru_cache(maxsize=4 * _KEPT_PROGRAMS)
-def _without_copies(program: Program, counts: tuple[int, ...], at: Dimensions, *, on_host: bool) -> int:
-    """Play a program that is the same for all types of weights."""
-    repeated: list[list[Mapping[str, int]]] = [[{}] * (count - TRACED + 1) for count in counts]
-    return program.peak_bytes(at, _alignment(on_host=on_host), (), repeated)
-
-
-def _alignment(*, on_host: bool) -> int:
-    return HOST_ALIGNMENT if on_host else GPU_ALIGNMENT
+    runs_looped = (runs[loop.run] for loop in program.loops)
+    loops = [range(run.first + 2, run.first + run.count - (TRACED - 3)) for run in runs_looped]
+    counts = [len(layers) for layers in loops]
+    traced: list[int] = []
+    key: Hashable = (program.trace, at, on_host)
+    if program.trace.copies:  # of weights, whose types matter
+        traced = [layer for run in runs for layer in _traced(run)]
+        first, *others = ([weights.kinds[layer] for layer in layers] for layers in (traced, *loops))
+        key = (
+            key,
+            weights,
+            tuple(first),
+            tuple(tuple(one) if len(set(one)) > 1 else one[0] for one in others),
+        )
+    known = _peaks.get(key, list)
+    for peak in known:
+        if peak.holds_for(counts):
+            return peak.n_bytes
+    alignment = HOST_ALIGNMENT if on_host else GPU_ALIGNMENT
+    if program.trace.copies:
+        sizes = _copies(weights)[on_host]
+        sizes_traced = [*(sizes[layer] for layer in traced), sizes[-1]]
+        peak = program.peak(
+            at, alignment, sizes_traced, [[sizes[layer] for layer in layers] for layers in loops]
+        )
+    else:
+        peak = program.peak(at, alignment, (), [[{}] * n for n in counts])
+    known.append(peak)
+    return peak.n_bytes
 
 
 def _traced(run: Run) -> list[int]:
     """Return which layers stand for a run: of a long one the first three and the last two."""
-    return [run.first + (i if i <= 2 else run.count - run.traced + i) for i in range(run.traced)]
+    first = min(run.traced, 3)
+    last = run.traced - first
+    end = run.first + run.count
+    return [*range(run.first, run.first + first), *range(end - last, end)]
 
 
 @lru_cache(maxsize=16)
@@ -166,12 +175,7 @@ def _programs_for(
         pipeline,
         large,
     )
-    if key not in _programs:
-        _programs[key] = _make(weights, pattern, step, large, pipeline=pipeline)
-        while len(_programs) > _KEPT_PROGRAMS:
-            _programs.popitem(last=False)
-    _programs.move_to_end(key)
-    return _programs[key]
+    return _programs.get(key, lambda: _make(weights, pattern, step, large, pipeline=pipeline))
 
 
 def _make(
@@ -182,9 +186,7 @@ def _make(
     for number, run in enumerate(pattern.runs):
         if run.count > TRACED:
             loops.append((number, len(layers)))
-        layers += [
-            _layer(weights, pattern, step, run, len(layers) + i) for i in range(run.traced)
-        ]
+        layers += [_layer(weights, pattern, step, run, len(layers) + i) for i in range(run.traced)]
     tokens = TOKENS_PER_STREAM * step.streams
     batch = Batch(
         tokens=tokens,
@@ -204,7 +206,7 @@ def _make(
     rules = Rules(pattern.n_gpus, step.op_offload, pipeline, is_large)
     programs = [compile_trace(one, loops) for one in trace(schedule(graph, rules), pattern.n_gpus)]
     found = [program for program in programs if program is not None]
-    return find_alike(found) if len(found) == len(programs) else None
+    return share_traces(found) if len(found) == len(programs) else None
 
 
 def _weight(entry: Entry, device: int, tag: tuple[int, str]) -> Weight:

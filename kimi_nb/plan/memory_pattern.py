@@ -70,8 +70,8 @@ class Pattern:
         runs: The layers.
         n_gpus: The GPUs that are traced, which is also the number of the host.
         ends: Where ``token_embd``, ``output_norm`` and ``output`` are.
-        backends: For each GPU in use and the host: which of those that are traced it is like, and its runs, in
-            the order of ``runs``.
+        backends: For each GPU in use and the host: which of those that are traced it is like, and the runs as
+            they are there, in the order of ``runs``.
     """
 
     runs: list[Run]
@@ -130,32 +130,19 @@ def _marks(weights: ModelWeights, placement: Placement) -> list[Mark]:
 def _with_fewer_gpus(whole: Pattern, marks: list[Mark]) -> Pattern:
     """Leave out GPUs that are like the one before, and whose neighbours are alike too.
 
-    What such a GPU holds depends on how its layers are computed, and the last one before and the first one after
-    them: from there a result comes in, and to there one goes out. Where other devices compute a part of these
-    layers, they see those of all such GPUs as one run.
+    What such a GPU holds depends on how its layers are computed, and the last one before and the first one
+    after them: from there a result comes in, and to there one goes out. Where other devices compute a part of
+    these layers, they see those of all such GPUs as one run.
     """
     host = whole.n_gpus
     runs_on: dict[int, list[Run]] = {}
     for run in whole.runs:
         runs_on.setdefault(run.mark.device, []).append(run)
-
-    def kind(gpu: int) -> Hashable:
-        """Return what GPUs that are alike have in common; None for one that is like no other."""
-        runs = runs_on.get(gpu, [])
-        if len(runs) != 1 or runs[0].first == 0 or runs[0].first + runs[0].count >= len(marks) - 1:
-            return None
-        own, three = runs[0], (marks[runs[0].first - 1], runs[0].mark, marks[runs[0].first + runs[0].count])
-        if any(mark.device == host for mark in three):
-            return None
-        if own.mark.experts_on_host and own.count <= TRACED:
-            return None  # another device computes the experts, for which these layers must be part of a loop
-        return own.traced, *((mark.form, mark.experts_on_host) for mark in three)
-
     like = list(range(host + 1))
     together: dict[int, Run] = {}
-    for found, members in groupby(range(host), kind):
+    for kind, members in groupby(range(host), lambda gpu: _kind(runs_on.get(gpu, []), marks, host)):
         first, *others = members
-        if found is None or not others:
+        if kind is None or not others:
             continue
         for gpu in others:
             like[gpu] = first
@@ -175,3 +162,16 @@ def _with_fewer_gpus(whole: Pattern, marks: list[Mark]) -> Pattern:
     renumbered = [replace(run, mark=run.mark._replace(device=number[run.mark.device])) for run in runs]
     ends = {role: number[device] for role, device in whole.ends.items()}
     return Pattern(renumbered, len(number) - 1, ends, backends)
+
+
+def _kind(runs: list[Run], marks: list[Mark], host: int) -> Hashable:
+    """Return what GPUs with such runs have in common if they are alike; None for one that is like no other."""
+    if len(runs) != 1 or runs[0].first == 0 or runs[0].first + runs[0].count >= len(marks) - 1:
+        return None
+    own = runs[0]
+    three = (marks[own.first - 1], own.mark, marks[own.first + own.count])
+    if any(mark.device == host for mark in three):
+        return None
+    if own.mark.experts_on_host and own.count <= TRACED:
+        return None  # another device computes the experts, for which these layers must be part of a loop
+    return own.traced, *((mark.form, mark.experts_on_host) for mark in three)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kimi_nb.plan.memory_allocator import Copied
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kimi_nb.plan.memory_allocator import Trace
     from kimi_nb.plan.memory_symbols import Dimensions, Polynomial
 
-__all__ = ["TRACED", "Loop", "Program", "compile_trace", "find_alike"]
+__all__ = ["TRACED", "Loop", "Peak", "Program", "compile_trace", "share_traces"]
 
 TRACED = 5
 """How many layers of a long run are traced: the first, two alike, and two on the way to other layers."""
@@ -49,6 +49,23 @@ class Loop:
     copies: tuple[tuple[int, int, str], ...]
 
 
+class Peak(NamedTuple):
+    """The end of the memory that is ever used.
+
+    Attributes:
+        n_bytes: Where it is.
+        holds: For each loop, for how many layers at least and at most this is so: once a layer leaves things
+            as it found them, any number of them does.
+    """
+
+    n_bytes: int
+    holds: tuple[tuple[int, int], ...]
+
+    def holds_for(self, counts: Sequence[int]) -> bool:
+        """Whether the same comes of so many layers in each loop."""
+        return all(least <= n <= most for n, (least, most) in zip(counts, self.holds, strict=True))
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """The events of one backend, with the layers that repeat.
@@ -56,39 +73,37 @@ class Program:
     Attributes:
         trace: The events.
         loops: The layers.
-        alike: The number of the first backend with the same events, loops and sizes: GPUs in the middle of a
-            model are alike, and need the same for as many layers.
     """
 
     trace: Trace
     loops: tuple[Loop, ...]
-    alike: int = -1
 
-    def peak_bytes(
+    def peak(
         self,
         at: Dimensions,
         alignment: int,
         traced: Sequence[Mapping[str, int]],
         repeated: Sequence[Sequence[Mapping[str, int]]],
-    ) -> int:
-        """Return the end of the memory that is ever used.
+    ) -> Peak:
+        """Play it all.
 
         Args:
             at: The dimensions.
             alignment: What sizes are rounded up to.
             traced: For each layer that was traced, what a copy of each of its weights takes here.
-            repeated: For each loop likewise the layers that it stands for, the first of them being the one that
-                was traced. Layers whose weights are of the same types share one object.
+            repeated: For each loop likewise the layers that it stands for, the first of them being the one
+                that was traced. Layers whose weights are of the same types share one object.
         """
         memory = _Memory(self.trace.bytes_at(at, alignment, traced))
         events = self.trace.events
         done = 0
+        holds = []
         for loop, layers in zip(self.loops, repeated, strict=True):
             memory.play(events[done : loop.end])
             done = loop.end
-            memory.repeat(loop, events[loop.start : loop.end], layers)
+            holds.append(memory.repeat(loop, events[loop.start : loop.end], layers))
         memory.play(events[done:])
-        return memory.top
+        return Peak(memory.top, tuple(holds))
 
 
 class _Memory:
@@ -102,9 +117,14 @@ class _Memory:
         self.lengths = [_ENDLESS]
         self.top = 0
 
-    def repeat(self, loop: Loop, events: list[int], layers: Sequence[Mapping[str, int]]) -> None:
-        """Play a layer for all layers after the first, or until what comes of it is known."""
+    def repeat(self, loop: Loop, events: list[int], layers: Sequence[Mapping[str, int]]) -> tuple[int, int]:
+        """Play a layer for all layers after the first, or until what comes of it is known.
+
+        Returns:
+            For how many layers, all of them like these, the same comes of it.
+        """
         done, last = 0, len(layers) - 1
+        holds = len(layers), len(layers)
         while done < last:
             alike = last if not loop.copies else _alike(layers, done)
             seen = {self._state(loop): done}
@@ -114,10 +134,13 @@ class _Memory:
                 first = seen.setdefault(self._state(loop), done)
                 if first != done:
                     period = done - first
+                    if period == 1 and alike == last:
+                        holds = done + 1, _ENDLESS
                     done = alike - (alike - done) % period  # whole periods change nothing
             if done < last:  # its weights are of other types
                 done += 1
                 self._again(loop, events, layers[done])
+        return holds
 
     def _again(self, loop: Loop, events: list[int], weights: Mapping[str, int]) -> None:
         """Play a layer once more, with the weights of another layer."""
@@ -139,8 +162,7 @@ class _Memory:
             if event > 0:
                 size = sizes[event]
                 best, fit = -1, _ENDLESS
-                for i in range(len(lengths) - 1):
-                    length = lengths[i]
+                for i, length in enumerate(lengths):
                     if size <= length <= fit:
                         best, fit = i, length
                 start = where[event] = starts[best]
@@ -201,14 +223,14 @@ def compile_trace(trace: Trace, runs: Sequence[tuple[int, int]]) -> Program | No
     return Program(trace, tuple(loops))
 
 
-def find_alike(programs: Sequence[Program]) -> list[Program]:
-    """Return programs that know which of them are alike."""
-    first: dict[Hashable, int] = {}
+def share_traces(programs: Sequence[Program]) -> list[Program]:
+    """Return the programs with one trace for those that are alike: GPUs in the middle of a model are."""
+    first: dict[Hashable, Trace] = {}
     found = []
-    for number, program in enumerate(programs):
+    for program in programs:
         loops = tuple((loop.start, loop.end, loop.before, loop.slots) for loop in program.loops)
         key = (tuple(program.trace.events), tuple(program.trace.sizes), loops)
-        found.append(replace(program, alike=first.setdefault(key, number)))
+        found.append(replace(program, trace=first.setdefault(key, program.trace)))
     return found
 
 

@@ -115,7 +115,8 @@ class _Scheduler:
         if backend == self.host:
             return True
         for source in node.sources:
-            if source.device is not None and source.device != backend and source.device != self.host:
+            at = source.device
+            if at is not None and at not in (backend, self.host):
                 return False
         if node.op in {"MUL_MAT", "MUL_MAT_ID"}:
             return node.sources[0].kind in MATMUL_KINDS

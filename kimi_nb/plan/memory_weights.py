@@ -46,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """What the graph of a layer depends on: its weights' roles and shapes, and whether CUDA computes with them.
+    """What a layer's graph depends on: its weights' roles and shapes, and whether CUDA computes with them.
 
     Layers of the same form share one object, whichever model they are of, so that what was found out for one
     quant serves the others.
@@ -158,7 +158,9 @@ def weights_of(model: Model) -> ModelWeights:
 def named_weights(weights: ModelWeights) -> dict[str, tuple[Entry, int | None]]:
     """Return each weight by its full name, with the layer it belongs to, if any."""
     ends: dict[str, tuple[Entry, int | None]] = {one.name: (one, None) for one in weights.ends.values()}
-    return ends | {entry.name: (entry, layer) for layer, entries in enumerate(weights.layers) for entry in entries}
+    return ends | {
+        entry.name: (entry, layer) for layer, entries in enumerate(weights.layers) for entry in entries
+    }
 
 
 def _shape(model: Model) -> Shape:

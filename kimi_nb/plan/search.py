@@ -97,7 +97,7 @@ class Search:
         known: Another search for the same, whose reports and forecasts need not be worked out again.
     """
 
-    def __init__(  # noqa: PLR0913 - every argument but the first four has a default
+    def __init__(
         self,
         model: Model,
         machine: Machine,
@@ -115,9 +115,9 @@ class Search:
         self._gpus = rooms(machine)
         self._metal = machine.unified
         self._starts: dict[tuple[tuple[str, ...], bool | None, int], Filling] = {}
-        self._reports: dict[Settings, MemoryReport] = {} if known is None else known._reports
+        self.reports: dict[Settings, MemoryReport] = {} if known is None else known.reports
         same = known is not None and known.profile is profile
-        self._forecasts: dict[Settings, Forecast | None] = known._forecasts if known and same else {}
+        self.forecasts: dict[Settings, Forecast | None] = known.forecasts if known and same else {}
         self._wishes = {
             "parallel": parallel,
             "mmproj": mmproj,
@@ -144,7 +144,7 @@ class Search:
                 break  # 4 bits only where nothing else fits
         if not found and self.profile is not None:
             self.profile = None  # what was measured does not cover this model: a guess, then, that says so
-            self._forecasts = {}
+            self.forecasts = {}
             return self.options(ctx_size, quick=quick)
         if quick or not found:
             return found
@@ -345,16 +345,16 @@ class Search:
     # -- shared
 
     def _report(self, settings: Settings) -> MemoryReport:
-        found = self._reports.get(settings)
+        found = self.reports.get(settings)
         if found is None:
             found = memory_report(self.model, settings, self.machine, extras=self.limits.extras)
-            self._reports[settings] = found
+            self.reports[settings] = found
         return found
 
     def _forecast(self, settings: Settings, report: MemoryReport) -> Forecast | None:
-        if settings not in self._forecasts:
-            self._forecasts[settings] = self._new_forecast(settings, report)
-        return self._forecasts[settings]
+        if settings not in self.forecasts:
+            self.forecasts[settings] = self._new_forecast(settings, report)
+        return self.forecasts[settings]
 
     def _new_forecast(self, settings: Settings, report: MemoryReport) -> Forecast | None:
         found = forecast(self.model, settings, self.machine, self.profile, report=report)
