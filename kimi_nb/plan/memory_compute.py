@@ -73,6 +73,9 @@ def compute_bytes(weights: ModelWeights, placement: Placement, step: Step) -> li
         and not placement.overridden
         and not step.cache_on_host
     )
+    if pipeline and (attention_on_host or placement.overrides):
+        # What goes from the host to a GPU in a layer has four places from the start on, each layer its own.
+        pattern = pattern.one_by_one()
     programs = _programs_for(weights, pattern, step, pipeline=pipeline)
     if programs is None:  # layers that looked alike are not: look at every one
         pattern = pattern.one_by_one()

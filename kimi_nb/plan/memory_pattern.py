@@ -165,7 +165,7 @@ def _with_fewer_gpus(whole: Pattern, marks: list[Mark]) -> Pattern:
 
 
 def _kind(runs: list[Run], marks: list[Mark], host: int) -> Hashable:
-    """Return what GPUs with such runs have in common if they are alike; None for one that is like no other."""
+    """Return what GPUs with such runs have in common if they are alike; None for one that is like none."""
     if len(runs) != 1 or runs[0].first == 0 or runs[0].first + runs[0].count >= len(marks) - 1:
         return None
     own = runs[0]
