@@ -1,6 +1,8 @@
 """Where weights, layers and caches go, and settings that make no sense."""
 
+import math
 import random
+from dataclasses import replace
 
 import pytest
 from gguf_bytes import gguf, key, small_model
@@ -8,6 +10,7 @@ from header_models import ORACLE_MODELS, ModelShape, kimi_types, random_settings
 
 from kimi_nb.errors import ModelFileError, UsageError, troubles
 from kimi_nb.model import read_header
+from kimi_nb.model.ggml_types import TYPES_BY_NAME
 from kimi_nb.plan import Settings, memory_compute, memory_pattern
 from kimi_nb.plan.memory import MIB, GpuRoom, demands
 from kimi_nb.plan.memory_placement import place
@@ -119,12 +122,26 @@ def test_nothing_set_means_the_whole_context(model):
     assert demands(model, Settings(), ONE)[0].context == 8 * 576 * 2 * 262_144
 
 
+def with_other_types(model, chance):
+    """The model with other types in some layers, as publishers mix them."""
+    kinds = [TYPES_BY_NAME[name] for name in chance.sample(("Q8_0", "Q2_K", "IQ1_S", "IQ4_XS", "BF16"), 2)]
+    tensors = list(model.tensors)
+    for number, one in enumerate(tensors):
+        kind = chance.choice((None, *kinds))
+        if one.name.startswith("blk.") and "exps" in one.name and kind is not None:
+            n_bytes = kind.row_size(one.shape[0]) * math.prod(one.shape[1:])
+            tensors[number] = replace(one, type=kind.name, n_bytes=n_bytes)
+    return replace(model, tensors=tuple(tensors))
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_few_layers_stand_for_many(tmp_path, monkeypatch, seed):
     """Tracing a few layers of a run, and a few GPUs, gives what tracing every one gives, to the byte."""
     chance = random.Random(seed)
     shape = random_shape(chance) if seed % 2 else ORACLE_MODELS[chance.choice(["TQ1", "Q2K", "Q4K"])]
     model = shape.read(tmp_path / "m.gguf")
+    if seed % 3 == 0:
+        model = with_other_types(model, chance)
     gpus = chance.choice([[], ONE, ONE, TWO, [*TWO, GpuRoom("CUDA2", 80_000, 79_000)], EIGHT])
     settings = Settings(**random_settings(chance, gpus=len(gpus), n_layer=shape.n_layer))
     few = demands(model, settings, gpus)
