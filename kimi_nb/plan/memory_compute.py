@@ -66,19 +66,19 @@ def compute_bytes(weights: ModelWeights, placement: Placement, step: Step) -> li
         step.flash_attn
         and not flash_attention_fits(weights.cache_width, shape.n_lora_kv, shape.n_head, step.cache_kind)
     )
-    pattern = pattern_of(weights, placement, every_gpu=attention_on_host)
     pipeline = (
         placement.n_gpus > 1
         and placement.all_offloaded
         and not placement.overridden
         and not step.cache_on_host
     )
-    if pipeline and (attention_on_host or placement.overrides):
-        # What goes from the host to a GPU in a layer has four places from the start on, each layer its own.
-        pattern = pattern.one_by_one()
-    programs = _programs_for(weights, pattern, step, pipeline=pipeline)
-    if programs is None:  # layers that looked alike are not: look at every one
-        pattern = pattern.one_by_one()
+    pattern = pattern_of(weights, placement, every_gpu=attention_on_host)
+    programs = None
+    # With pipelining, what the host hands to GPUs has its places from the start on, for every layer others.
+    if not (pipeline and (attention_on_host or placement.overrides)):
+        programs = _programs_for(weights, pattern, step, pipeline=pipeline)
+    if programs is None:  # no layer stands for another
+        pattern = pattern_of(weights, placement, every_gpu=True).one_by_one()
         programs = _programs_for(weights, pattern, step, pipeline=pipeline) or []
     return [
         _peak_bytes(programs[number], weights, runs, step.dimensions, on_host=number == pattern.n_gpus)
@@ -90,9 +90,9 @@ def _peak_bytes(
     program: Program, weights: ModelWeights, runs: Sequence[Run], at: Dimensions, *, on_host: bool
 ) -> int:
     """Play a program, if what comes of it is not known."""
-    # Of a long run the third layer is played again and again; the last two are traced.
+    # Of a long run the third layer is played again and again, from the second on; the last two are traced.
     runs_looped = (runs[loop.run] for loop in program.loops)
-    loops = [range(run.first + 2, run.first + run.count - (TRACED - 3)) for run in runs_looped]
+    loops = [range(run.first + 1, run.first + run.count - (TRACED - 3)) for run in runs_looped]
     counts = [len(layers) for layers in loops]
     traced: list[int] = []
     key: Hashable = (program.trace, at, on_host)

@@ -91,15 +91,15 @@ class Program:
             at: The dimensions.
             alignment: What sizes are rounded up to.
             traced: For each layer that was traced, what a copy of each of its weights takes here.
-            repeated: For each loop likewise the layers that it stands for, the first of them being the one
-                that was traced. Layers whose weights are of the same types share one object.
+            repeated: For each loop likewise the layer before it, its own, and those that it stands for.
+                Layers whose weights are of the same types share one object.
         """
         memory = _Memory(self.trace.bytes_at(at, alignment, traced))
         events = self.trace.events
         done = 0
         holds = []
         for loop, layers in zip(self.loops, repeated, strict=True):
-            memory.play(events[done : loop.end])
+            memory.play(events[done : loop.start])
             done = loop.end
             holds.append(memory.repeat(loop, events[loop.start : loop.end], layers))
         memory.play(events[done:])
@@ -118,7 +118,7 @@ class _Memory:
         self.top = 0
 
     def repeat(self, loop: Loop, events: list[int], layers: Sequence[Mapping[str, int]]) -> tuple[int, int]:
-        """Play a layer for all layers after the first, or until what comes of it is known.
+        """Play a layer for all layers but the one before, or until what comes of it is known.
 
         Returns:
             For how many layers, all of them like these, the same comes of it.
@@ -127,11 +127,11 @@ class _Memory:
         holds = len(layers), len(layers)
         while done < last:
             alike = last if not loop.copies else _alike(layers, done)
-            seen = {self._state(loop): done}
+            seen = {self._state(loop.slots if done else loop.before): done}
             while done < alike:
                 done += 1
-                self._again(loop, events, layers[done])
-                first = seen.setdefault(self._state(loop), done)
+                self._layer(loop, events, layers, done)
+                first = seen.setdefault(self._state(loop.slots), done)
                 if first != done:
                     period = done - first
                     if period == 1 and alike == last:
@@ -139,21 +139,22 @@ class _Memory:
                     done = alike - (alike - done) % period  # whole periods change nothing
             if done < last:  # its weights are of other types
                 done += 1
-                self._again(loop, events, layers[done])
+                self._layer(loop, events, layers, done)
         return holds
 
-    def _again(self, loop: Loop, events: list[int], weights: Mapping[str, int]) -> None:
-        """Play a layer once more, with the weights of another layer."""
-        where, sizes = self.where, self.sizes
-        for old, new in zip(loop.before, loop.slots, strict=True):
-            where[old] = where[new]
-        for old, new, role in loop.copies:
-            sizes[old] = sizes[new]
-            sizes[new] = weights[role]
+    def _layer(self, loop: Loop, events: list[int], layers: Sequence[Mapping[str, int]], number: int) -> None:
+        """Play a layer: its own events first, and then the same for another layer after it."""
+        if number > 1:
+            where, sizes = self.where, self.sizes
+            for old, new in zip(loop.before, loop.slots, strict=True):
+                where[old] = where[new]
+            for old, new, role in loop.copies:
+                sizes[old] = sizes[new]
+                sizes[new] = layers[number][role]
         self.play(events)
 
-    def _state(self, loop: Loop) -> tuple[object, ...]:
-        return (tuple(self.starts), tuple(self.lengths), tuple(self.where[slot] for slot in loop.slots))
+    def _state(self, slots: Sequence[int]) -> tuple[object, ...]:
+        return tuple(self.starts), tuple(self.lengths), tuple(self.where[slot] for slot in slots)
 
     def play(self, events: list[int]) -> None:
         """Take and give back memory as the events say."""
