@@ -2,23 +2,27 @@
 
     python benchmarks/bench_plan.py
 
-The models are headers of Kimi K2.5's shape, without weights. A plan is timed the first time that the model
-and the machine are seen, and again with other wishes; several quants at once are the catalog's. What is
-timed is one core's work, so that other work on the machine does not show.
+The models are headers of Kimi K2.5's shape, without weights; several quants at once are the catalogue's. Cold
+is the first call in a process of its own; the median and the worst are of calls with other wishes after it.
+What is timed is one core's work, so that other work on the machine hardly shows.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 ESTIMATE_MS = 1.0
 PLAN_MS = 500.0
@@ -31,56 +35,68 @@ def milliseconds(call: Callable[[], Any]) -> float:
     return (time.process_time() - start) * 1e3
 
 
-def main() -> int:
-    """Measure, print the table, and return 0 if the targets are met."""
+def calls(what: str, name: str) -> Iterable[Callable[[], Any]]:
+    """Return what is timed for a machine: ``estimate``, ``plan`` of one model, or ``quants`` at once."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
     from header_models import ORACLE_MODELS
 
-    from kimi_nb.machine import load_profile, profiles
+    from kimi_nb.machine import load_profile
     from kimi_nb.model.candidates import candidates
     from kimi_nb.plan import Settings, forecast, memory_report
     from kimi_nb.plan.planner import make_plan
 
-    print(f"machine: {platform.machine()}, {platform.system()}, Python {platform.python_version()}")
-    print(f"{'':<44}{'first':>12}{'median':>12}{'worst':>12}{'target':>12}{'ratio':>8}")
-    met = True
-
-    def row(name: str, taken: list[float], target: float, *, counts: bool = True) -> None:
-        nonlocal met
-        first, *rest = taken
-        median = statistics.median(rest)
-        figures = "".join(f"{ms:>9.2f} ms" for ms in (first, median, max(rest), target))
-        print(f"{name:<44}{figures}{target / median:>7.1f}x")
-        met &= not counts or median <= target
-
+    here = load_profile(name)
+    contexts = [None, *(8192 * n for n in range(1, 12))]
+    if what == "quants":
+        return [lambda n=n: make_plan(candidates("kimi-k2.5"), here, ctx_size=n) for n in contexts]
     with tempfile.TemporaryDirectory() as folder:
+        model = ORACLE_MODELS["TQ1"].read(Path(folder) / "model.gguf")
+    if what == "plan":
+        return [partial(make_plan, model, here, ctx_size=n) for n in contexts]
+
+    def estimate(n: int, n_cpu_moe: int) -> None:
+        settings = Settings(ctx_size=1024 * n, n_gpu_layers="all", n_cpu_moe=n_cpu_moe)
+        forecast(model, settings, here, report=memory_report(model, settings, here))
+
+    # A slider over the context, and one over the experts kept in main memory.
+    return [partial(estimate, n, 61) for n in range(1, 128)] + [partial(estimate, 32, n) for n in range(61)]
+
+
+def timed(what: str, name: str) -> list[float]:
+    """Time all calls in a process of their own."""
+    argv = [sys.executable, __file__, "--only", what, name]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=600)
+    return list(json.loads(done.stdout))
+
+
+def main() -> int:
+    """Measure, print the table, and return 0 if the targets are met."""
+    parser = argparse.ArgumentParser(description="time estimates and plans")
+    parser.add_argument("--only", nargs=2, metavar=("WHAT", "MACHINE"), help="print milliseconds as JSON")
+    only = parser.parse_args().only
+    if only:
+        print(json.dumps([milliseconds(call) for call in calls(*only)]))
+        return 0
+    from kimi_nb.machine import profiles
+
+    print(f"machine: {platform.machine()}, {platform.system()}, Python {platform.python_version()}")
+    print(f"{'':<44}{'cold':>12}{'median':>12}{'worst':>12}{'target':>12}{'ratio':>8}")
+    met = True
+    rows = (
+        ("estimate", "memory and forecast", ESTIMATE_MS),
+        ("plan", "one plan", PLAN_MS),
+        ("quants", "nine quants at once", PLAN_MS),
+    )
+    for what, title, target in rows:
         for name in profiles():
-            here = load_profile(name)
-            model = ORACLE_MODELS["TQ1"].read(Path(folder) / f"{name}.gguf")
-
-            def estimate(n: int, model: Any = model, here: Any = here) -> None:
-                settings = Settings(ctx_size=1024 * n, n_gpu_layers="all", n_cpu_moe=61)
-                forecast(model, settings, here, report=memory_report(model, settings, here))
-
-            row(
-                f"memory and forecast, {name}",
-                [milliseconds(lambda n=n: estimate(n)) for n in range(1, 200)],
-                ESTIMATE_MS,
-            )
-            contexts = [None, *(8192 * n for n in range(1, 12))]
-            plans = [milliseconds(lambda n=n: make_plan(model, here, ctx_size=n)) for n in contexts]  # noqa: B023 - called at once
-            row(f"one plan, {name}", plans, PLAN_MS)
-        plans = [
-            milliseconds(lambda one=one, name=name: make_plan(one, load_profile(name)))
-            for one in candidates("kimi-k2.5")
-            for name in profiles()
-        ]
-        row(f"a first plan, each of {len(plans)}", plans, PLAN_MS)
-        quants = [
-            milliseconds(lambda name=name: make_plan(candidates("kimi-k2.5"), load_profile(name)))
-            for name in profiles()
-        ]
-        row("nine quants at once, each profile once", quants, PLAN_MS, counts=False)
+            cold, *rest = timed(what, name)
+            median = statistics.median(rest)
+            counts = (
+                median if what == "estimate" else max(cold, median)
+            )  # a slider's first move may take longer
+            figures = "".join(f"{ms:>9.2f} ms" for ms in (cold, median, max(rest), target))
+            print(f"{f'{title}, {name}':<44}{figures}{target / counts:>7.1f}x", flush=True)
+            met &= counts <= target
     return 0 if met else 1
 
 

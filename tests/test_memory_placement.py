@@ -146,11 +146,13 @@ def test_few_layers_stand_for_many(tmp_path, monkeypatch, seed):
     settings = Settings(**random_settings(chance, gpus=len(gpus), n_layer=shape.n_layer))
     few = demands(model, settings, gpus)
     memory_compute._programs.clear()
+    memory_pattern._patterns.clear()
     monkeypatch.setattr(memory_pattern, "_MANY", 10_000)
     for module in (memory_compute, memory_pattern):
         monkeypatch.setattr(module, "TRACED", 10_000)
     every = demands(model, settings, gpus)
     memory_compute._programs.clear()
+    memory_pattern._patterns.clear()
     assert few == every
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kimi_nb.plan.memory_replay import TRACED
 from kimi_nb.plan.memory_weights import named_weights
+from kimi_nb.plan.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -85,6 +86,9 @@ class Pattern:
         return replace(self, runs=runs, backends=[(number, runs) for number in range(self.n_gpus + 1)])
 
 
+_patterns: Recent[Pattern] = Recent(64)
+
+
 def pattern_of(weights: ModelWeights, placement: Placement, *, every_gpu: bool = False) -> Pattern:
     """Return what is to be traced of a model.
 
@@ -93,6 +97,14 @@ def pattern_of(weights: ModelWeights, placement: Placement, *, every_gpu: bool =
         placement: Where they are.
         every_gpu: Whether no GPU may stand for another, because the host has a part in every layer.
     """
+    if placement.overrides:
+        return _pattern(weights, placement, every_gpu=True)
+    host = placement.n_gpus
+    key = (weights, placement.layers, placement.experts_on_host, placement.output, host, every_gpu)
+    return _patterns.get(key, lambda: _pattern(weights, placement, every_gpu=every_gpu))
+
+
+def _pattern(weights: ModelWeights, placement: Placement, *, every_gpu: bool) -> Pattern:
     marks = _marks(weights, placement)
     runs, first = [], 0
     for mark, members in groupby(marks):
@@ -103,7 +115,7 @@ def pattern_of(weights: ModelWeights, placement: Placement, *, every_gpu: bool =
     usual = {"token_embd": host, "output_norm": placement.output, "output": placement.output}
     ends = {role: moved.get(weights.ends[role].name, at) for role, at in usual.items()} if moved else usual
     whole = Pattern(runs, host, ends, [(number, runs) for number in range(host + 1)])
-    if every_gpu or moved or host < _MANY:
+    if every_gpu or host < _MANY:
         return whole
     return _with_fewer_gpus(whole, marks)
 

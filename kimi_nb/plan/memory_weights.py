@@ -135,8 +135,12 @@ def weights_of(model: Model) -> ModelWeights:
             layers[int(found[1])].append(_entry(tensor, found[2]))
     if "output" not in ends and "token_embd" in ends:
         ends["output"] = ends["token_embd"]  # tied: llama.cpp puts a second copy where the output is computed
+    seen: set[Hashable] = set()
     for number, layer in enumerate(layers):
-        check_layer(model, f"blk.{number}.", {entry.role: entry.ne for entry in layer})
+        shapes = tuple((entry.role, entry.ne) for entry in layer)
+        if shapes not in seen:
+            check_layer(model, f"blk.{number}.", dict(shapes))
+            seen.add(shapes)
     check_layer(model, "", {role: entry.ne for role, entry in ends.items()})
     frozen = tuple(tuple(layer) for layer in layers)
     return ModelWeights(
