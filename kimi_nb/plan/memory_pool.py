@@ -62,22 +62,22 @@ def pool_bytes(
     lent = 0 if step.op_offload and tokens >= _OFFLOAD_FROM else host  # the first computes for the host
     tables = {modern: _layers(weights, modern) for modern in {_modern(one) for one in capabilities}}
     known = named_weights(weights) if placement.overrides else {}
-    moved = {known[name][1] for name in placement.overrides}
-    for layer, entries in enumerate(weights.layers):
-        at = placement.layers[layer]
-        experts_at = host if placement.experts_on_host[layer] else at
-        if layer in moved:
-            needs = [
-                (placement.device_of(entry, layer), entry)
-                for entry in entries
-                if entry.gpu_can  # others are computed where they are, on the host
-            ]
-            for device, entry in needs:
-                gpu = lent if device == host else device
-                if gpu < host:
-                    line = _line(entry, weights, _modern(capabilities[gpu]))
-                    found[gpu] = max(found[gpu], line[0] * tokens + line[1])
-            continue
+    moved = {layer for name in placement.overrides if (layer := known[name][1]) is not None}
+    for layer in moved:
+        needs = [
+            (placement.device_of(entry, layer), entry)
+            for entry in weights.layers[layer]
+            if entry.gpu_can  # others are computed where they are, on the host
+        ]
+        for device, entry in needs:
+            gpu = lent if device == host else device
+            if gpu < host:
+                line = _line(entry, weights, _modern(capabilities[gpu]))
+                found[gpu] = max(found[gpu], line[0] * tokens + line[1])
+    every = zip(placement.layers, placement.experts_on_host, weights.kinds, weights.forms, strict=True)
+    alike = {key: layer for layer, key in enumerate(every) if layer not in moved}  # one of them is enough
+    for (at, away, _, _), layer in alike.items():
+        experts_at = host if away else at
         for part, device in ((0, experts_at), (1, at)):
             gpu = lent if device == host else device
             if gpu < host:
