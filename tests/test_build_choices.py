@@ -53,6 +53,13 @@ def test_cuda_is_chosen_where_both_toolkit_and_gpu_are(machine):
     assert chosen.why == "an NVIDIA GPU of architecture 90 and CUDA 13.0.88 are here"
 
 
+def test_programs_are_linked_where_there_is_no_driver(machine):
+    """Compiled for an H200 on a machine without a GPU, the last step failed: undefined reference to `cuMemCreate'."""
+    machine(nvcc="13.0.88")
+    chosen = choose_backend("cuda", cuda_arch="90")
+    assert "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined" in chosen.flags
+
+
 def test_unlike_gpus_are_all_compiled_for(machine):
     machine(gpus=["12.0", "8.6", "8.6"], nvcc="12.8.1")
     assert "-DCMAKE_CUDA_ARCHITECTURES=86;120" in choose_backend().flags

@@ -191,6 +191,9 @@ def _cuda(architectures: str | None) -> Backend:
         "-DGGML_CUDA=ON",
         f"-DCMAKE_CUDA_COMPILER={toolkit.nvcc}",
         f"-DCMAKE_CUDA_ARCHITECTURES={architectures.replace(',', ';')}",
+        # The driver's library is only where a GPU is. While a container is made, the toolkit's stub stands
+        # in for it, under a name that the linker does not look for when it comes to the programs.
+        "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined",
     )
     return Backend("cuda", why, flags, toolkit.version)
 
