@@ -60,6 +60,26 @@ def test_programs_are_linked_where_there_is_no_driver(machine):
     assert "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined" in chosen.flags
 
 
+@pytest.mark.parametrize("place", ["lib64", "targets/x86_64-linux/lib", "lib"])
+def test_the_toolkits_libraries_are_found_wherever_it_is(machine, tmp_path, place):
+    """Of a toolkit that is not in the loader's own list: "libcublas.so.13: cannot open shared object file"."""
+    machine(nvcc="13.0.88")
+    named, real = tmp_path / "bin/nvcc", tmp_path / "cuda/bin/nvcc"
+    real.parent.mkdir(parents=True)
+    named.rename(real)
+    named.symlink_to(real)
+    library = tmp_path / "cuda" / place / "libcudart.so.13"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    paths = [flag for flag in choose_backend("cuda", cuda_arch="90").flags if "RPATH" in flag]
+    assert paths == [f"-DCMAKE_INSTALL_RPATH=$ORIGIN;{library.parent}"]
+
+
+def test_a_toolkit_among_the_systems_libraries_needs_no_path(machine):
+    machine(nvcc="13.0.88")
+    assert not [flag for flag in choose_backend("cuda", cuda_arch="90").flags if "RPATH" in flag]
+
+
 def test_unlike_gpus_are_all_compiled_for(machine):
     machine(gpus=["12.0", "8.6", "8.6"], nvcc="12.8.1")
     assert "-DCMAKE_CUDA_ARCHITECTURES=86;120" in choose_backend().flags

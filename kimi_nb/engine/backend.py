@@ -194,8 +194,23 @@ def _cuda(architectures: str | None) -> Backend:
         # The driver's library is only where a GPU is. While a container is made, the toolkit's stub stands
         # in for it, under a name that the linker does not look for when it comes to the programs.
         "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined",
+        *_where_libraries_are(toolkit.nvcc),
     )
     return Backend("cuda", why, flags, toolkit.version)
+
+
+def _where_libraries_are(nvcc: Path) -> tuple[str, ...]:
+    """Return the definition that lets our libraries find the toolkit's, if that has a folder for them.
+
+    CMake leaves the toolkit's folders out of a library's search path, for to nvcc they are the system's; to
+    the loader they are only where an administrator made them so.
+    """
+    top = nvcc.resolve().parents[1]
+    places = (top / "lib64", *sorted(top.glob("targets/*/lib")), top / "lib")
+    for place in places:
+        if any(place.glob("libcudart.so*")):
+            return (f"-DCMAKE_INSTALL_RPATH=$ORIGIN;{place}",)
+    return ()
 
 
 def _metal() -> Backend:
