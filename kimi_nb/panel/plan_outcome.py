@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kimi_nb.engine.server_command import command
 from kimi_nb.panel import nodes as n
 from kimi_nb.panel.words import and_so, gib
+from kimi_nb.shell_words import by_option
 
 if TYPE_CHECKING:
     from kimi_nb.machine import Machine
@@ -178,13 +179,9 @@ def command_text(subject: Subject, settings: Settings) -> str:
     words = command(
         Path("llama-server"), subject.path, alias=subject.alias, port=8080, settings=settings, extra_args=()
     )
-    options: list[list[str]] = [[words[0]]]
-    for word in words[1:]:
-        if word.startswith("--"):
-            options.append([])
-        options[-1].append(word)
-    lines = [shlex.join(options[0])]
-    for option in map(shlex.join, options[1:]):
+    program, *options = map(shlex.quote, words)
+    lines = [program]
+    for option in by_option(options):
         if len(lines) > 1 and len(lines[-1]) + len(option) < _LINE:
             lines[-1] += f" {option}"
         else:

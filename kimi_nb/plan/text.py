@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kimi_nb.plan.reasons import gb
+from kimi_nb.shell_words import by_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -174,13 +175,7 @@ def _start(plan: Plan, saved_as: str | None) -> list[str]:
 def _command(words: list[str]) -> list[str]:
     """Return a command over as many lines as it needs, to be pasted into a shell as it stands."""
     lines = ["  " + words[0]]
-    options: list[str] = []  # each with its value
-    for word in words[1:]:
-        if word.startswith("-") or not options:
-            options.append(word)
-        else:
-            options[-1] += " " + word
-    for option in options:
+    for option in by_option(words[1:]):
         if len(lines[-1]) + len(option) + len(" " + " \\") <= _WIDTH:
             lines[-1] += " " + option
         else:

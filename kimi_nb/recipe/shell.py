@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kimi_nb.engine.server_command import command
+from kimi_nb.shell_words import by_option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from kimi_nb.plan import Plan
 
 __all__ = ["shell_script"]
@@ -53,7 +52,7 @@ def shell_script(plan: Plan, *, port: int = PORT) -> str:
         extra_args=(),
     )
     # The first three are the program, --model and the file, which the script finds by itself.
-    options = " \\\n  ".join(_by_option(words[3:]))
+    options = " \\\n  ".join(by_option(map(shlex.quote, words[3:])))
     about = [
         f"{model.title} on {plan.machine}, planned for {plan.objective}.",
         *(f"{gpu.name}: {gpu.needed_mib / 1024:.1f} GiB are needed." for gpu in plan.memory.gpus),
@@ -96,14 +95,3 @@ model="$MODEL"
 model="${{MODEL:-}}"
 [ -n "$model" ] || model={shlex.quote(model.file)}
 """
-
-
-def _by_option(words: Iterable[str]) -> list[str]:
-    """Return words of a command line, quoted, each option with its value on a line of its own."""
-    lines: list[str] = []
-    for word in words:
-        if word.startswith("--") or not lines:
-            lines.append(shlex.quote(word))
-        else:
-            lines[-1] += f" {shlex.quote(word)}"
-    return lines
