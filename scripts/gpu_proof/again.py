@@ -11,7 +11,6 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -50,8 +49,8 @@ def forecast_again(row: Row, folder: Path, machine: Machine) -> Row:
     value = json.loads((folder / f"{row['quant']}.profile.json").read_text(encoding="utf-8"))
     profile = Profile.from_dict(value)
     profile = replace(profile, costs=fit_costs(profile.measurements, profile.model))
-    small = SimpleNamespace(options={"small": row["small"]})
-    model = full_header(small, row["quant"], n_layer=row["layers"] + 1, n_expert=profile.model.n_expert)  # type: ignore[arg-type] # all it asks for
+    n_layer, n_expert = row["layers"] + 1, profile.model.n_expert
+    model = full_header(row["quant"], small=bool(row["small"]), n_layer=n_layer, n_expert=n_expert)
     settings = Settings.from_dict(row["settings"])
     cases = []
     for case in row["cases"]:

@@ -57,7 +57,7 @@ def planner_row(proof: Proof, quant: str, share: float) -> Row:
         by_fit = fitted(proof, path, _CONTEXT)
         fit = statistics.median(decode_tok_s(proof, path, by_fit, [cores])[cores])
         grid: dict[str, Any] = {}
-        counts = sorted({cores, max(cores // 2, 1)})
+        counts = sorted({cores, max(cores * 3 // 4, 1), max(cores // 2, 1)})
         for settings in _grid(model, machine):
             try:
                 found = decode_tok_s(proof, path, settings, counts, runs=_GRID_RUNS)
@@ -171,7 +171,7 @@ def _hollow(proof: Proof, quant: str, layers: int) -> tuple[Model, Path]:
     if not path.exists():
         for other in path.parent.glob("hollow-*"):
             other.unlink()
-        header = full_header(proof, quant, n_layer=layers + 1)
+        header = full_header(quant, small=bool(proof.options["small"]), n_layer=layers + 1)
         part = Slice(n_dense=1, n_moe=layers, n_expert=header.expert_count, n_vocab=header.vocab_size)
         partial_file = path.with_suffix(".partial")
         write_slice(header, part, partial_file, holes=True)

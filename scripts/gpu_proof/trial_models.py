@@ -50,10 +50,10 @@ def run_folder(proof: Proof) -> Path:
     return folder
 
 
-def full_header(proof: Proof, quant: str, *, n_layer: int = 61, n_expert: int = 384) -> Model:
+def full_header(quant: str, *, small: bool, n_layer: int = 61, n_expert: int = 384) -> Model:
     """Return the header of Kimi's shape in one quant, with so many layers and experts."""
     shape = replace(_SHAPES[quant], n_layer=n_layer, n_expert=n_expert)
-    if proof.options["small"]:
+    if small:
         shape = ModelShape(**{**_SMALL, "n_layer": n_layer, "types": shape.types})
     with tempfile.TemporaryDirectory() as folder:
         return shape.read(Path(folder) / f"{quant}.gguf")
@@ -72,10 +72,9 @@ def trial_model(proof: Proof, quant: str) -> tuple[Model, Path]:
             shutil.disk_usage(path.parent).free * _DISK_SHARE,
             proof.machine.memory.total_mib * _MIB * _MEMORY_SHARE,
         )
-        for n_expert in [number for number in _EXPERTS if number <= proof.options["experts"]] or [
-            _EXPERTS[-1]
-        ]:
-            model = full_header(proof, quant, n_layer=layers + 1, n_expert=n_expert)
+        small, most = bool(proof.options["small"]), proof.options["experts"]
+        for n_expert in (min(number, most) for number in _EXPERTS):
+            model = full_header(quant, small=small, n_layer=layers + 1, n_expert=n_expert)
             part = Slice(n_dense=1, n_moe=layers, n_expert=model.expert_count, n_vocab=model.vocab_size)
             if slice_bytes(model, part) <= room:
                 break
