@@ -14,6 +14,15 @@ class Clock:
         return self.now
 
 
+def after_three_tokens(*, gap_s):
+    clock = Clock()
+    meter = Meter(clock)
+    for _ in range(3):
+        clock.now += gap_s
+        meter.token(answer=True)
+    return meter
+
+
 def test_each_figure_follows_its_formula():
     clock = Clock()
     meter = Meter(clock)
@@ -35,22 +44,14 @@ def test_each_figure_follows_its_formula():
 
 
 def test_without_the_engines_count_the_chunks_are_counted_and_the_formula_says_so():
-    clock = Clock()
-    meter = Meter(clock)
-    for _ in range(3):
-        clock.now += 0.1
-        meter.token(answer=True)
+    meter = after_three_tokens(gap_s=0.1)
     reading = meter.reading(None)
     assert reading.tok_s == pytest.approx(2 / 0.2)
     assert reading.tok_s_formula.startswith("(chunks - 1) /")
 
 
 def test_the_hidden_tokens_of_a_tool_call_are_left_to_the_server():
-    clock = Clock()
-    meter = Meter(clock)
-    for _ in range(3):
-        clock.now += 0.1
-        meter.token(answer=True)
+    meter = after_three_tokens(gap_s=0.1)
     meter.finish()
     assert meter.reading(40, calls=True).tok_s is None
     reading = meter.reading(40, {"predicted_per_second": 21.0}, calls=True)
@@ -59,11 +60,7 @@ def test_the_hidden_tokens_of_a_tool_call_are_left_to_the_server():
 
 def test_an_answer_that_lay_there_when_a_busy_client_came_has_the_servers_speed():
     """A notebook once told of 55,280 tokens/s beside the server's 1,003."""
-    clock = Clock()
-    meter = Meter(clock)
-    for _ in range(3):
-        clock.now += 0.0001
-        meter.token(answer=True)
+    meter = after_three_tokens(gap_s=0.0001)
     meter.finish()
     reading = meter.reading(40, {"predicted_per_second": 1003.5})
     assert (reading.tok_s, reading.tok_s_formula) == (1003.5, "llama-server's predicted_per_second")
