@@ -16,7 +16,7 @@
 #
 # The model is a file on your disk now. This notebook asks it something, looks at what really goes in and what comes out, and shows Kimi's two modes next to each other: **thinking**, where the model first writes down its reasoning, and **instant**, where it answers at once.
 #
-# Everything runs on **nano**, a small model with Kimi K2.5's architecture and prompt format. nano knows a few facts about Kimi and can do small sums; do not expect more of it. The requests are the same that the real model gets.
+# Everything runs on **nano**, a small model with Kimi K2.5's architecture and prompt format. nano knows a few facts about Kimi, can mostly add numbers of two digits (17 + 25) and turn 3 km into metres; do not expect more of it. The requests are the same that the real model gets.
 #
 # ## Contents
 #
@@ -349,7 +349,7 @@ for mode in ("thinking", "instant"):
 texts(["mode", "how it was held", "the answer", "as a Python object"], rows, "Held to the schema")
 
 # %% [markdown]
-# A grammar guarantees the *shape*. Whether the numbers in it are right is up to the model, and nano, which never learnt JSON, may well put a wrong number into the right place. Bound lengths and ranges in the schema, so that an answer always comes to an end.
+# A grammar guarantees the *shape*. Whether the numbers in it are right is up to the model. nano does know this sum, but it never learnt to answer in JSON; another time it may put a wrong number into the right place. Bound lengths and ranges in the schema, so that an answer always comes to an end.
 #
 # ## What errors look like
 #

@@ -294,7 +294,7 @@ for call in run.calls:
     print(f"  {call.id} -> {call.output}")
 
 # %% [markdown]
-# Compare the answer with what the tools really returned. nano copies short pieces well and loses its way in longer ones; a trace shows such things, and an answer alone does not.
+# Compare the answer with what the tools really returned. nano copies short results well, as here, and loses its way in those of many lines: given the four lines that `code_search` found above, it would name a file that does not exist. A trace shows such things, and an answer alone does not.
 #
 # ## When a tool fails
 #
@@ -317,7 +317,7 @@ run = tool_loop(chat, "What is the weather in Rome?", [broken_weather], limits=l
 print(run)
 
 # %% [markdown]
-# A tool that raises, or takes too long, does not stop the loop either. The model is told, and the trace marks the call as `raised` or `timeout`. Here the limit is a tenth of a second:
+# A tool that raises, or takes too long, does not stop the loop either. The model is told, so that it can say so, and the trace marks the call as `raised` or `timeout`. Here the limit is a tenth of a second:
 
 
 # %%
@@ -335,6 +335,7 @@ def slow_weather(city: str) -> dict:
 run = tool_loop(chat, "What is the weather in Rome?", [slow_weather], limits=limits, **options)
 for call in run.calls:
     print(f"{call.id}: {call.outcome}: {call.output} ({call.seconds:.2f} s)")
+print("\nanswer:", run.answer)
 
 # %% [markdown]
 # ## Wrong arguments never reach the function
@@ -353,7 +354,7 @@ for text in ('{"city": "Rome"}', '{"city": 3}', "{}", '{"city": "Rome", "when": 
 texts(["what a model might write", "", "result"], rows, "Checked before anything runs")
 
 # %% [markdown]
-# While nano writes a call, llama-server already holds it to the schema, so such mistakes are rare there; other engines need not do that. A schema cannot say everything, though. This tool knows two cities, and only Python knows that. The loop refuses the call and tells the model why; `max_steps=2` keeps a stubborn one from trying for ever. What nano then says is of no use, but the function was not touched.
+# While nano writes a call, llama-server already holds it to the schema, so such mistakes are rare there; other engines need not do that. A schema cannot say everything, though. This tool knows two cities, and only Python knows that. The loop refuses the call and tells the model why; `max_steps=2` keeps a stubborn one from trying for ever. nano passes the reason on instead of trying again, and the function was not touched.
 
 
 # %%
@@ -420,7 +421,7 @@ for says in (False, True):
     print("  tickets really created:", sent, "\n")
 
 # %% [markdown]
-# Look at the refusal again. nano was never taught what one is: it may ask again, or even claim that it created a ticket. None was. What happened is in the trace and in your own records, never in what a model says.
+# nano was taught what a refusal is, so it says that you did not approve the call. A model may also ask again, or even claim that it created a ticket. None was, whatever it says: what happened is in the trace and in your own records.
 #
 # In a notebook of your own, ask a real person:
 #

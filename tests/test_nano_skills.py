@@ -1,28 +1,19 @@
 """What the shipped nano can do, on a real server; ``benchmarks/judge_nano.py`` asks for much more of the same."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from kimi_nb.files import sha256_file
 from kimi_nb.nano import nano_facts, nano_path
 from kimi_nb.nano.exam import examine, held_out
-from kimi_nb.nano.world import EDITION, Sample
+from kimi_nb.nano.world import EDITION
 
 pytestmark = pytest.mark.engine
 
 
-def conversations(seed):
-    """Held-out conversations of the first edition of the world, which is the one the shipped weights learnt."""
-    assert nano_facts()["world"] == 1, "new weights: take held_out(seed, ...) of their own edition here"
-    lines = (Path(__file__).parent / "data" / "nano_held_out.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [Sample(**row) for row in rows if row.pop("seed") == seed]
-
-
 def test_held_out_conversations(server):
-    tally = examine(server.engine, conversations(404), at_once=2)
+    tally = examine(server.engine, held_out(404, 24), at_once=2)
     report = {question: tally.wrong[question, kind] for question, kind in tally.wrong}
     assert tally.count("format kept")[1] >= 20
     assert tally.share("format kept") == 1, report
@@ -33,7 +24,7 @@ def test_held_out_conversations(server):
 
 
 def test_the_recommended_sampling_keeps_the_format(server):
-    tally = examine(server.engine, conversations(405), sampled=True, at_once=2)
+    tally = examine(server.engine, held_out(405, 8), sampled=True, at_once=2)
     assert tally.count("format kept")[1] >= 6
     assert tally.share("format kept") >= 0.9, dict(tally.wrong)
 
@@ -47,7 +38,7 @@ def test_the_exam_covers_the_world():
     }
     assert kinds >= {"tool.foreign", "tool.own"}
     assert {sample.thinking for sample in samples} == {True, False}
-    assert nano_facts()["world"] <= EDITION
+    assert nano_facts()["world"] == EDITION, "the weights learnt another edition than the exam asks for"
 
 
 def test_the_shipped_file_is_the_one_that_was_measured():
@@ -62,6 +53,6 @@ def test_the_exam_finds_faults(server):
     from unittest.mock import patch
 
     with patch("kimi_nb.nano.exam._LONGEST", 2):
-        tally = examine(server.engine, conversations(404)[:2], at_once=1)
+        tally = examine(server.engine, held_out(404, 24)[:2], at_once=1)
     assert tally.share("format kept") == 0
     assert json.dumps(list(tally.wrong.values()))
