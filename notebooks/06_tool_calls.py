@@ -294,7 +294,7 @@ for call in run.calls:
     print(f"  {call.id} -> {call.output}")
 
 # %% [markdown]
-# Compare the answer with what the tools really returned. nano copies short results well, as here, and loses its way in those of many lines: given the four lines that `code_search` found above, it would name a file that does not exist. A trace shows such things, and an answer alone does not.
+# Compare the answer with what the tools really returned. nano copies short results well, as here, and loses its way in those of many lines: given all that a search of many lines returns, it may name a file that does not exist. A trace shows such things, and an answer alone does not.
 #
 # ## When a tool fails
 #

@@ -13,19 +13,20 @@ pytestmark = pytest.mark.engine
 
 
 def test_held_out_conversations(server):
-    tally = examine(server.engine, held_out(404, 24), at_once=2)
+    """The bounds are what 100 answers can show of the shares that the model card states for 2,000."""
+    tally = examine(server.engine, held_out(404, 100), at_once=2)
     report = {question: tally.wrong[question, kind] for question, kind in tally.wrong}
-    assert tally.count("format kept")[1] >= 20
+    assert tally.count("format kept")[1] >= 100
     assert tally.share("format kept") == 1, report
     assert tally.share("mode obeyed") == 1, report
-    assert tally.share("decision") >= 0.9, report
-    assert tally.share("exact call") >= 0.8, report
-    assert tally.share("answer from result") >= 0.8, report
+    assert tally.share("decision") >= 0.95, report
+    assert tally.share("exact call") >= 0.75, report
+    assert tally.share("answer from result") >= 0.95, report
 
 
 def test_the_recommended_sampling_keeps_the_format(server):
-    tally = examine(server.engine, held_out(405, 8), sampled=True, at_once=2)
-    assert tally.count("format kept")[1] >= 6
+    tally = examine(server.engine, held_out(405, 24), sampled=True, at_once=2)
+    assert tally.count("format kept")[1] >= 24
     assert tally.share("format kept") >= 0.9, dict(tally.wrong)
 
 
@@ -53,6 +54,6 @@ def test_the_exam_finds_faults(server):
     from unittest.mock import patch
 
     with patch("kimi_nb.nano.exam._LONGEST", 2):
-        tally = examine(server.engine, held_out(404, 24)[:2], at_once=1)
+        tally = examine(server.engine, held_out(404, 2)[:2], at_once=1)
     assert tally.share("format kept") == 0
     assert json.dumps(list(tally.wrong.values()))

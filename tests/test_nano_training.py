@@ -137,7 +137,8 @@ def test_the_loss_curve_is_the_one_of_the_shipped_weights():
     stages = json.loads(data.joinpath("nano.json").read_text(encoding="utf-8"))["training"]["stages"]
     for number, stage in enumerate(stages, 1):
         rows = [row for row in losses["losses"] if row[0] == number]
-        assert rows[-1][1] == stage["steps"]
+        # Written each 100 steps; a stage that its time limit ended may have gone on for some more.
+        assert 0 <= stage["steps"] - rows[-1][1] < 100
         assert rows[-1][2] < rows[0][2]
 
 
