@@ -258,6 +258,8 @@ def _solve_experts(
         bare = sum(
             on_gpu[part].expected * counts[part] for part in ("fixed", "dense", "head") if part in on_gpu
         )
+        if key.tokens > 1:
+            bare += _last_experts(measured, model, solved)
         found.append(_less(_step_ms(measured), bare) * (1 / counts["moe"]))
     return {
         "moe": Cost(
@@ -266,6 +268,24 @@ def _solve_experts(
             high=max(cost.high for cost in found),
         )
     }
+
+
+def _last_experts(measured: Measurement, model: ProfileModel, solved: dict[_Key, dict[Part, Cost]]) -> float:
+    """Return the milliseconds of the last layer's experts in a prompt's step: those of one token.
+
+    One token's answer is wanted, too few to send experts to a GPU for: where they are in main memory, the
+    processor computes them. What a GPU would take for that token is a part of the step's own cost.
+    """
+    threads = int(measured.settings.get("threads", 0))
+    written = {
+        key: parts["moe"].expected for key, parts in solved.items() if key.tokens == 1 and "moe" in parts
+    }
+    on_gpu = next((ms for key, ms in written.items() if key.way == "gpu"), 0.0)
+    there = next(
+        (ms for key, ms in written.items() if (key.way, key.threads) == ("experts_cpu", threads)), on_gpu
+    )
+    heavier = measured.moe_bytes / ((model.rest_bytes + model.used_bytes) or 1.0)
+    return max(there - on_gpu, 0.0) * (heavier or 1.0)
 
 
 def _near_head(key: _Key, heads: dict[tuple[Way, int], Cost]) -> Cost:

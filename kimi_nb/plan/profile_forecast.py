@@ -233,6 +233,8 @@ def _step(here: _Here, tokens: int, depth: int, *, last: bool = True) -> _Sum:
         at: Way = "cpu" if here.placement.output == host else "gpu"
         size = here.weights.ends["output"].on_host / (here.profile.model.head_bytes or 1.0)
         found.add(at, here.cost("head", at, 1) * size)
+        if tokens > 1 and on_gpu:
+            found.add("cpu", _last_experts(here))
     if tokens > 1 and _attention_apart(here, base):
         depth += tokens // 2  # on average, a token finds half of its own step in the cache
     if depth:
@@ -240,11 +242,30 @@ def _step(here: _Here, tokens: int, depth: int, *, last: bool = True) -> _Sum:
         away = len(devices) if here.settings.kv_offload is False else devices.count(host)
         caches: tuple[tuple[Way, int], ...] = (("cpu", away), ("gpu", len(devices) - away))
         for at, layers in caches:
-            if layers:
+            # What one token costs a GPU says nothing of many: they share what is read from its memory.
+            if layers and (at == "cpu" or here.table.has("depth", at, tokens=tokens)):
                 found.add(at, here.cost("depth", at, tokens) * (layers * depth / 1024))
     if here.missing:
         found.add("disk", _disk(here, tokens))
     return found
+
+
+def _last_experts(here: _Here) -> Cost:
+    """Return what the last layer's experts cost for the one token of a prompt whose answer is wanted.
+
+    It is too few to send them to a GPU for: where they are in main memory, the processor computes them.
+    """
+    rest, used = layer_loads(here.weights)[-1][1:]
+    facts = here.profile.model
+    heavier = (rest + used) / ((facts.rest_bytes + facts.used_bytes) or 1.0)
+    last = len(here.weights.layers) - 1
+    on_host = here.placement.layers[last] == here.placement.n_gpus
+    share = 1.0 if on_host else _experts_on_host(here, last)
+    if not share:
+        return _NOTHING
+    there, on_gpu = here.cost("moe", "experts_cpu", 1), here.cost("moe", "gpu", 1).expected
+    low, expected, high = (max(ms - on_gpu, 0.0) for ms in (there.low, there.expected, there.high))
+    return Cost(low=low, expected=expected, high=high) * (heavier * share)
 
 
 def _attention_apart(here: _Here, base: Way) -> bool:

@@ -29,7 +29,7 @@ _DENSE_LAYERS = 3
 _SMALL_VOCAB, _LARGE_VOCAB = 1 / 16, 2 / 5
 _USUAL_UBATCH = 512
 _OTHER_UBATCHES = (128, 2048)
-_DEPTH = 1024
+_DEPTH, _GPU_DEPTH = 1024, 8192
 _LEAST_PROMPT = 32
 
 
@@ -199,10 +199,11 @@ def _reading(
     """Read prompts of one step: so long that each of a slice's experts has as many tokens as in the model."""
     short = max(round(ubatch * slices.expert_share), _LEAST_PROMPT)
     at = settings.replace(batch_size=max(ubatch, short), ubatch_size=max(ubatch, short))
-    once = BenchTests(threads=(threads,), prompts=(short,), repetitions=3)
+    times = 5 if settings.n_gpu_layers != 0 and settings.op_offload is not False else 3
+    once = BenchTests(threads=(threads,), prompts=(short,), repetitions=times)
     # On a processor, dense layers take their time in proportion to the tokens: the short step tells enough.
     lengths = (short,) if settings.n_gpu_layers == 0 else tuple(dict.fromkeys((short, ubatch)))
-    both = BenchTests(threads=(threads,), prompts=lengths, repetitions=3)
+    both = BenchTests(threads=(threads,), prompts=lengths, repetitions=times)
     more = [(slices.bare, both), (slices.dense, both)] if bare else []
     return [
         Stage(f"reading {about}, {tests.prompts[-1]} tokens", part, at, tests)
@@ -211,12 +212,15 @@ def _reading(
 
 
 def _deep(slices: Slices, settings: Settings, threads: int) -> list[Stage]:
-    tests = BenchTests(threads=(threads,), writes=(8,), prompts=(_LEAST_PROMPT,), depth=_DEPTH, repetitions=3)
-    flat = BenchTests(threads=(threads,), prompts=(_LEAST_PROMPT,), repetitions=3)
+    """Read and write with a filled cache; a GPU does so fast that only long steps tell it from noise."""
+    gpu = settings.n_gpu_layers != 0
+    prompts, depth, times = ((_USUAL_UBATCH,), _GPU_DEPTH, 5) if gpu else ((_LEAST_PROMPT,), _DEPTH, 3)
+    tests = BenchTests(threads=(threads,), writes=(8,), prompts=prompts, depth=depth, repetitions=times)
+    flat = BenchTests(threads=(threads,), prompts=prompts, repetitions=times)
     packed = settings.replace(cache_type_k="q8_0", cache_type_v="q8_0", flash_attn="on")
     return [
         Stage("with a filled cache", slices.dense, settings, tests),
-        Stage("the same without", slices.dense, settings, flat),
+        *([] if gpu else [Stage("the same without", slices.dense, settings, flat)]),
         Stage("with a filled q8_0 cache", slices.dense, packed, tests),
     ]
 
