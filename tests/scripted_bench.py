@@ -81,9 +81,14 @@ def main(argv: list[str]) -> None:
                 n_dense=dense, ways=ways, head=model.vocab_size / whole["n_vocab"], tokens=tokens,
                 threads=threads, share=model.expert_count / whole["n_expert"],
             )  # fmt: skip
+            answer = (
+                COSTS["experts_cpu"] * 16 / threads - COSTS["gpu"]
+                if kind == "-p" and away == n_moe > 0
+                else 0.0
+            )
             steps = n // tokens if kind == "-p" else n
             before = int(given["-d"]) + (n // 2 if kind == "-p" else 0)  # on average, for a token of a prompt
-            ms = steps * (ms + model.block_count * before / 1024 * ATTENTION_MS * tokens)
+            ms = steps * (ms + model.block_count * before / 1024 * ATTENTION_MS * tokens) + answer
             ns = [int(ms * 1e6 * factor) for factor in disturbance()]
             row = {
                 "n_threads": threads,

@@ -28,6 +28,7 @@ QUANTS = ("TQ1", "Q2K")
 TARGETS = {"decode": (0.05, 0.12), "prefill": (0.10, 0.25)}
 _LEAST_BUDGET = 60.0
 _PROMPT, _WRITTEN, _RUNS = 2048, 32, 5
+_CHOICE_WRITTEN = 16
 _SMALL_PROMPT, _SMALL_WRITTEN, _SMALL_RUNS = 64, 4, 2
 
 
@@ -172,12 +173,12 @@ def speed_figures(rows: Sequence[Row]) -> list[Figure]:
 
 
 def decode_tok_s(
-    proof: Proof, path: Any, settings: Settings, threads: Sequence[int], *, runs: int = _RUNS
+    proof: Proof, path: Any, settings: Settings, threads: Sequence[int], *, runs: int
 ) -> dict[int, list[float]]:
     """Return the rates of several runs of writing, by the number of threads."""
     from kimi_nb.rehearse.bench import BenchTests
 
-    written = _SMALL_WRITTEN if proof.options["small"] else _WRITTEN
+    written = _SMALL_WRITTEN if proof.options["small"] else _CHOICE_WRITTEN
     runs = _SMALL_RUNS if proof.options["small"] else runs
     tests = BenchTests(threads=tuple(threads), writes=(written,), repetitions=runs)
     return {

@@ -66,18 +66,21 @@ def trial_model(proof: Proof, quant: str) -> tuple[Model, Path]:
     layers = proof.options["layers"]
     path = run_folder(proof) / f"trial-{quant}-{layers}.gguf"
     if not path.exists():
-        for other in path.parent.glob("trial-*.gguf"):
-            other.unlink()  # there is room for one
-        room = min(
-            shutil.disk_usage(path.parent).free * _DISK_SHARE,
-            proof.machine.memory.total_mib * _MIB * _MEMORY_SHARE,
-        )
+        others = list(path.parent.glob("trial-*.gguf"))
+        n_bytes = sum(other.stat().st_size for other in others)
+        free = shutil.disk_usage(path.parent).free
+        memory = proof.machine.memory.total_mib * _MIB
+        room = min((free + n_bytes) * _DISK_SHARE, memory * _MEMORY_SHARE)
         small, most = bool(proof.options["small"]), proof.options["experts"]
         for n_expert in (min(number, most) for number in _EXPERTS):
             model = full_header(quant, small=small, n_layer=layers + 1, n_expert=n_expert)
             part = Slice(n_dense=1, n_moe=layers, n_expert=model.expert_count, n_vocab=model.vocab_size)
             if slice_bytes(model, part) <= room:
                 break
+        # Both stay where there is room, also where the folder lies in memory: two stages use them in turn.
+        if slice_bytes(model, part) > free * _DISK_SHARE or n_bytes + slice_bytes(model, part) > memory / 2:
+            for other in others:
+                other.unlink()
         print(f"  writing {path.name}: {slice_bytes(model, part) / 1e9:.1f} GB", flush=True)
         partial = path.with_suffix(".partial")
         partial.unlink(missing_ok=True)
