@@ -37,8 +37,10 @@ _DEFAULT_BATCH = 2048
 _DECODE_MARGIN = 0.05
 _SPLIT_DECODE_MARGIN = 0.10
 _PREFILL_MARGIN = 0.10
-"""What a slice leaves open beside the spread of its measurements; see ``benchmarks/bench_forecast.py`` and, where
-processor and GPU take turns, ``scripts/gpu_proof``: 2 to 9 % on an H200."""
+"""What a slice leaves open beside the spread of its measurements; see ``benchmarks/bench_forecast.py``.
+
+Where processor and GPU take turns it is more: 2 to 9 % on an H200 (``scripts/gpu_proof``).
+"""
 
 _UNMEASURED_DISK = Cost(low=500.0, expected=2000.0, high=6000.0)  # MiB/s
 _FEWER_MISSES = 0.45  # the system keeps what is used often: of the reads that miss by size, this part at best
