@@ -100,6 +100,8 @@ def main(argv: list[str]) -> None:
 
 def disturbance() -> list[float]:
     """The first calls come out slower and uneven, as on a machine where something else is busy."""
+    if "SCRIPTED_COLD" in os.environ:
+        return [2.0, 0.99, 1.0, 1.01]
     path = os.environ.get("SCRIPTED_CALLS")
     if path is None:
         return [0.99, 1.0, 1.01]
