@@ -263,9 +263,9 @@ def test_what_was_disturbed_is_measured_again(wide, scripted, tmp_path, monkeypa
 
 @pytest.mark.parametrize(("name", "told"), [("rtx4090-256gb", False), ("cpu-512gb", True)])
 def test_a_gpu_that_prepares_itself_is_not_disturbed(wide, scripted, monkeypatch, name, told):
-    """On an H200 where nothing else ran, 5 of 22 measurements were told to have been disturbed.
+    """On an H200, 5 of 22 measurements were told to have been disturbed, three of them for the first sample alone.
 
-    Their first samples took up to twice as long, as a GPU's do. On a processor that is a disturbance.
+    It took up to 1.8 times as long as the others, as a GPU's does. On a processor that is a disturbance.
     """
     monkeypatch.setenv("SCRIPTED_COLD", "1")
     monkeypatch.setattr("kimi_nb.rehearse.rehearsal.Others", Nobody)

@@ -206,8 +206,12 @@ def _counts(measured: Measurement, model: ProfileModel) -> tuple[float, float, f
     dense, moe = float(measured.n_dense), float(measured.n_moe)
     if measured.prompt_tokens:
         dense, moe = (dense, moe - 1) if moe else (max(dense - 1, 0.0), 0.0)
-    heavier = measured.moe_bytes / ((model.rest_bytes + model.used_bytes) or 1.0)
-    return 1.0, dense, moe * (heavier or 1.0), measured.n_vocab / model.n_vocab
+    return 1.0, dense, moe * _heavier(measured, model), measured.n_vocab / model.n_vocab
+
+
+def _heavier(measured: Measurement, model: ProfileModel) -> float:
+    """Return how many of the model's usual layers of experts one of the slice counts as."""
+    return measured.moe_bytes / ((model.rest_bytes + model.used_bytes) or 1.0) or 1.0
 
 
 def _solve(
@@ -284,8 +288,7 @@ def _last_experts(measured: Measurement, model: ProfileModel, solved: dict[_Key,
     there = next(
         (ms for key, ms in written.items() if (key.way, key.threads) == ("experts_cpu", threads)), on_gpu
     )
-    heavier = measured.moe_bytes / ((model.rest_bytes + model.used_bytes) or 1.0)
-    return max(there - on_gpu, 0.0) * (heavier or 1.0)
+    return max(there - on_gpu, 0.0) * _heavier(measured, model)
 
 
 def _near_head(key: _Key, heads: dict[tuple[Way, int], Cost]) -> Cost:

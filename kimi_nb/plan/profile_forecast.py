@@ -259,9 +259,7 @@ def _last_experts(here: _Here) -> Cost:
 
     It is too few to send them to a GPU for: where they are in main memory, the processor computes them.
     """
-    rest, used = layer_loads(here.weights)[-1][1:]
-    facts = here.profile.model
-    heavier = (rest + used) / ((facts.rest_bytes + facts.used_bytes) or 1.0)
+    _, rest, used = layer_loads(here.weights)[-1]
     last = len(here.weights.layers) - 1
     on_host = here.placement.layers[last] == here.placement.n_gpus
     share = 1.0 if on_host else _experts_on_host(here, last)
@@ -269,7 +267,13 @@ def _last_experts(here: _Here) -> Cost:
         return _NOTHING
     there, on_gpu = here.cost("moe", "experts_cpu", 1), here.cost("moe", "gpu", 1).expected
     low, expected, high = (max(ms - on_gpu, 0.0) for ms in (there.low, there.expected, there.high))
-    return Cost(low=low, expected=expected, high=high) * (heavier * share)
+    return Cost(low=low, expected=expected, high=high) * (_heavier(here, rest + used) * share)
+
+
+def _heavier(here: _Here, n_bytes: float) -> float:
+    """Return how many layers of the profile's model one counts as of which a token reads so many bytes."""
+    facts = here.profile.model
+    return n_bytes / ((facts.rest_bytes + facts.used_bytes) or 1.0)
 
 
 def _attention_apart(here: _Here, base: Way) -> bool:
@@ -293,7 +297,7 @@ def _layers(here: _Here, *, offload: bool, prompt: bool) -> dict[tuple[str, Part
             at: Way = "cpu" if on_host else "gpu"
             _count(found, (at, "dense", at), rest / (facts.dense_bytes or 1.0))
             continue
-        heavier = (rest + used) / ((facts.rest_bytes + facts.used_bytes) or 1.0)
+        heavier = _heavier(here, rest + used)
         if on_host:  # with op-offload all of the layer's weights are sent, not only its experts
             key: tuple[str, Part, Way] = ("pcie", "moe", away) if offload else ("cpu", "moe", "cpu")
             _count(found, key, heavier)
