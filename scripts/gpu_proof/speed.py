@@ -153,7 +153,7 @@ def speed_figures(rows: Sequence[Row]) -> list[Figure]:
             Figure(
                 f"{kind}: median error (spread {spread:.1%})",
                 f"{median:.1%}",
-                f"<= {max(middle, spread):.0%}",
+                f"<= {max(middle, spread):.1%}",
                 median <= max(middle, spread),
             )
         )
@@ -163,7 +163,7 @@ def speed_figures(rows: Sequence[Row]) -> list[Figure]:
             Figure(
                 f"{kind}: worst error",
                 f"{worst['error']:.1%}",
-                f"<= {allowed:.0%}",
+                f"<= {allowed:.1%}",
                 worst["error"] <= allowed,
             )
         )

@@ -6,6 +6,7 @@ ours takes a model from, and are removed at the end of a proof.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -86,4 +87,5 @@ def trial_model(proof: Proof, quant: str) -> tuple[Model, Path]:
         partial.unlink(missing_ok=True)
         write_slice(model, part, partial)
         partial.rename(path)
+        os.sync()  # what is still to be written to a disk would disturb what is measured next
     return read_header(path, allow_header_only=True), path
