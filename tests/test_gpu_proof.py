@@ -102,6 +102,18 @@ def again_is_the_same(proof, ledger):
     return rows and all(again.forecast_again(row, proof.folder, machine) == row for row in rows)
 
 
+def cases_of_programs_far_apart(programs):
+    """What was measured, joined from two programs for each setting, each pair with all others between."""
+    import speed
+
+    found = speed.joined(programs)
+    order = [row["setting"] for row in programs]
+    assert order == 2 * [row["key"] for row in found]
+    cases = [case for row in found for case in row["cases"]]
+    assert {len(case["runs"]) for case in cases} == {2 * len(scripted_bench.CALM)}
+    return cases
+
+
 def test_the_ways_of_a_gpu_machine(tmp_path, monkeypatch):
     """With scripted programs: forecasts beside what a table says, the planner's choice, the table to commit."""
     import planning
@@ -142,7 +154,7 @@ def test_the_ways_of_a_gpu_machine(tmp_path, monkeypatch):
         taken["mib"] = 1500 if stage is planning.PLANNER else 0  # CUDA itself, margins and buffers
         assert stages.run_stage(stage, proof, ledger, 300), ledger.rows(stage.name)
     assert again_is_the_same(proof, ledger)
-    cases = [case for row in ledger.rows("speed").values() for case in row["cases"]]
+    cases = cases_of_programs_far_apart(list(ledger.rows("speed").values()))
     assert {case["kind"] for case in cases} == {"decode", "prefill"}
     assert max(case["error"] for case in cases if case["kind"] == "decode") < 0.06
     assert max(case["error"] for case in cases if case["kind"] == "prefill") < 0.25

@@ -28,6 +28,7 @@ _OFFLOAD_FROM = 32
 _PRIOR_WEIGHT = 0.02
 _TINY_MS = 1e-4
 _ENOUGH = 5
+_SETTLED = 3
 
 
 @dataclass(frozen=True)
@@ -189,9 +190,14 @@ def _key(measured: Measurement) -> _Key:
     return _Key(way, threads, measured.prompt_tokens or 1, kind, measured.n_expert if measured.n_moe else 0)
 
 
+def settled_ms(measured: Measurement) -> tuple[float, ...]:
+    """Return the samples that count: the last ones of so many that the program had to settle first."""
+    return measured.samples_ms[-_SETTLED:] if len(measured.samples_ms) > _ENOUGH else measured.samples_ms
+
+
 def _step_ms(measured: Measurement) -> Cost:
     steps = measured.written_tokens or 1
-    samples = sorted(sample / steps for sample in measured.samples_ms)
+    samples = sorted(sample / steps for sample in settled_ms(measured))
     inner = samples[1:-1] if len(samples) >= _ENOUGH else samples  # one stray sample is no spread
     return Cost(low=inner[0], expected=median(samples), high=inner[-1])
 
@@ -256,8 +262,10 @@ def _solve_experts(
     rows = [measured for measured in group if measured.n_moe > (1 if key.tokens > 1 else 0)]
     if on_gpu is None or not rows:
         return None
+    # Where one program wrote for much longer than another, the other had not settled yet.
+    longest = max(map(_steps, rows))
     found = []
-    for measured in rows:
+    for measured in (one for one in rows if _steps(one) * 2 >= longest):
         counts = dict(zip(_PARTS, _counts(measured, model), strict=True))
         bare = sum(
             on_gpu[part].expected * counts[part] for part in ("fixed", "dense", "head") if part in on_gpu
@@ -272,6 +280,10 @@ def _solve_experts(
             high=max(cost.high for cost in found),
         )
     }
+
+
+def _steps(measured: Measurement) -> int:
+    return (measured.written_tokens or 1) * len(measured.samples_ms)
 
 
 def _last_experts(measured: Measurement, model: ProfileModel, solved: dict[_Key, dict[Part, Cost]]) -> float:

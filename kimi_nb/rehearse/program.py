@@ -31,6 +31,8 @@ _USUAL_UBATCH = 512
 _OTHER_UBATCHES = (128, 2048)
 _DEPTH, _GPU_DEPTH = 1024, 8192
 _LEAST_PROMPT = 32
+_NEEDED, _LAST = 2.0, 1.2
+_SETTLING = 6
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,16 @@ class Stage:
         part: The slice.
         settings: How it runs.
         tests: What is measured.
-        needed: Without it there is no profile.
+        patience: When it must end, in times the budget: longer where there is no profile without it.
+        settles: Whether samples must be of a second each, for what is measured takes seconds to settle.
     """
 
     about: str
     part: Slice
     settings: Settings
     tests: BenchTests
-    needed: bool = False
+    patience: float = 1.0
+    settles: bool = False
 
 
 def choose_slices(
@@ -143,11 +147,11 @@ def stages(model: Model, machine: Machine, slices: Slices) -> list[Stage]:
     ways = _ways(common, gpu=gpu)
     found: list[Stage] = []
     for about, settings in ways:
-        found += _writing(about, slices, settings, cores, needed=True, bare=settings is ways[0][1])
+        found += _writing(about, slices, settings, cores, patience=_NEEDED, bare=settings is ways[0][1])
     for about, settings in ways[:1] if not gpu else [*ways, *_reading_ways(common)]:
         found += _reading(about, slices, settings, cores, _USUAL_UBATCH, bare=settings is ways[0][1])
     for threads in counts[1:]:
-        found += _writing(ways[-1][0], slices, ways[-1][1], threads, needed=False, bare=not gpu)
+        found += _writing(ways[-1][0], slices, ways[-1][1], threads, bare=not gpu)
     found += _written_again(ways[-1], slices, counts[:1], "once more")
     found += _deep(slices, ways[0][1], cores)
     for ubatch in _OTHER_UBATCHES:
@@ -178,15 +182,13 @@ def _reading_ways(common: dict[str, object]) -> list[tuple[str, Settings]]:
 
 
 def _writing(
-    about: str, slices: Slices, settings: Settings, threads: int, *, needed: bool, bare: bool
+    about: str, slices: Slices, settings: Settings, threads: int, *, patience: float = 1.0, bare: bool
 ) -> list[Stage]:
     tests = BenchTests(threads=(threads,), writes=(8,), repetitions=5)
-    parts = [slices.moe, *((slices.bare, slices.head, slices.dense) if bare else ())]
-    return [
-        Stage(
-            f"writing {about}, {threads} threads", part, settings, tests, needed=needed and part is slices.moe
-        )
-        for part in parts
+    told = f"writing {about}, {threads} threads"
+    found = [Stage(told, slices.moe, settings, tests, patience)]
+    return found + [
+        Stage(told, part, settings, tests) for part in (slices.bare, slices.head, slices.dense) if bare
     ]
 
 
@@ -195,18 +197,22 @@ def _written_again(
 ) -> list[Stage]:
     """Write again, beside a GPU, with a program of its own.
 
-    Programs started apart differ more than one does in itself. On virtual machines with an H200 the samples
+    Programs started apart differ more than one does in itself: on virtual machines with an H200 the samples
     of one lay within 2 %, and what followed from them was up to 9 % off. With half of the threads, where two
-    may share a core or not, one's samples lay 25 % above what five programs showed some minutes later.
+    may share a core or not, a program takes time to settle: one began with 7.9 ms a layer and ended, ten
+    seconds later, with 5.7.
     """
     about, settings = way
     if settings.n_gpu_layers == 0:
         return []
-    return [
-        replace(stage, about=f"{stage.about}, {time}")
-        for threads in counts
-        for stage in _writing(about, slices, settings, threads, needed=False, bare=False)
-    ]
+    found = []
+    for threads in counts:
+        for stage in _writing(about, slices, settings, threads, patience=_LAST, bare=False):
+            again = replace(stage, about=f"{stage.about}, {time}")
+            if threads != counts[0]:
+                again = replace(again, tests=replace(again.tests, repetitions=_SETTLING), settles=True)
+            found.append(again)
+    return found
 
 
 def _reading(

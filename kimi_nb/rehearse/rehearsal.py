@@ -6,14 +6,14 @@ import os
 import shutil
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING
 
 from kimi_nb.errors import RehearsalError, UsageError
 from kimi_nb.plan.profile import Measurement, Profile
-from kimi_nb.plan.profile_fit import fit_costs, way_of
+from kimi_nb.plan.profile_fit import fit_costs, settled_ms, way_of
 from kimi_nb.plan.profile_model import profile_model
 from kimi_nb.rehearse.bench import run_bench
 from kimi_nb.rehearse.disk_speed import disk_read_mib_s
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kimi_nb.machine import Machine
     from kimi_nb.model import Model
     from kimi_nb.plan.profile import ProfileModel
-    from kimi_nb.rehearse.bench import BenchRow
+    from kimi_nb.rehearse.bench import BenchRow, BenchTests
     from kimi_nb.rehearse.program import Slices, Stage
     from kimi_nb.rehearse.slices import Slice
 
@@ -41,11 +41,12 @@ if TYPE_CHECKING:
 __all__ = ["rehearse"]
 
 _LEAST_BUDGET_S = 5.0
-_PATIENCE = 2.0
 _BUSY = 0.1
 _SPREAD = 0.3
 _TRIES = 2
 _COLD = 2
+_SETTLING_MS = 1000.0
+_MOST_WRITTEN = 64
 
 
 @dataclass
@@ -101,21 +102,34 @@ class _Run:
             raise KeyboardInterrupt
 
     def do(self, stage: Stage) -> None:
-        """Run one stage, as far as the time goes; what cannot be done without has twice the time."""
+        """Run one stage, as far as the time goes."""
         self.stop_if_cancelled()
-        deadline = self.start + self.budget_s * (_PATIENCE if stage.needed else 1.0)
+        deadline = self.start + self.budget_s * stage.patience
         if time.monotonic() > deadline:
             return
         path = self.path(stage.part)
         self.progress(stage.about, self.fraction())
         others = Others()
-        rows = run_bench(
-            self.build, path, stage.settings, stage.tests, deadline=deadline, cancelled=self.cancelled
-        )
+        tests = self._long_enough(stage) if stage.settles else stage.tests
+        rows = run_bench(self.build, path, stage.settings, tests, deadline=deadline, cancelled=self.cancelled)
         with closing(rows):  # ends llama-bench at once, whatever happens here
             found = [self._measurement(stage, row) for row in rows]
         self._keep(stage, found, others.processors())
         self.stop_if_cancelled()
+
+    def _long_enough(self, stage: Stage) -> BenchTests:
+        """Return a stage's tests with samples of a second each, by what the same took before."""
+        like = (stage.part, stage.settings, stage.tests.threads)
+        before = [
+            median(one.samples_ms) / one.written_tokens
+            for other, rows in self.results.items()
+            if (other.part, other.settings, other.tests.threads) == like
+            for one in rows
+            if one.written_tokens
+        ]
+        least = stage.tests.writes[0]
+        written = round(_SETTLING_MS / before[0]) if before else least
+        return replace(stage.tests, writes=(max(min(written, _MOST_WRITTEN), least),))
 
     def _measurement(self, stage: Stage, row: BenchRow) -> Measurement:
         return Measurement(
@@ -248,14 +262,14 @@ def _spread(measured: Measurement) -> float:
 
     A GPU prepares itself in the first one, which took up to 1.8 times as long as the others on an H200.
     """
-    told = measured.samples_ms
+    told = settled_ms(measured)
     if way_of(measured) != "cpu" and len(told) > _COLD:
         told = told[1:]
     return max(told) / min(told) - 1
 
 
 def _total_ms(measured: list[Measurement]) -> float:
-    return sum(median(one.samples_ms) for one in measured)
+    return sum(median(settled_ms(one)) for one in measured)
 
 
 def _limits(facts: ProfileModel, slices: Slices, run: _Run, planned: int) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from speed import case_of, speed_figures
+from speed import case_of, joined, speed_figures
 from trial_models import full_header
 
 from kimi_nb.machine import Machine
@@ -30,7 +30,7 @@ def main(folder: Path) -> int:
     """Print the table; return 1 if a target is missed."""
     machine = Machine.load(folder / "machine.json")
     lines = (folder / "speed.jsonl").read_text(encoding="utf-8").splitlines()
-    before = {row["key"]: row for row in map(json.loads, lines) if "cases" in row}
+    before = {row["key"]: row for row in joined([json.loads(line) for line in lines])}
     after = {key: forecast_again(row, folder, machine) for key, row in before.items()}
     for key, row in after.items():
         for old, new in zip(before[key]["cases"], row["cases"], strict=True):
