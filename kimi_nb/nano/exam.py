@@ -6,10 +6,13 @@ import json
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.model import encode_tools, in_kimis_order
 from kimi_nb.nano.world import conversations
+from kimi_nb.nano.world.held import HELD
+from kimi_nb.nano.world.phrasing import skeleton
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from kimi_nb.engine import Engine
     from kimi_nb.nano.world import Sample
 
-__all__ = ["QUESTIONS", "Tally", "examine", "held_out"]
+__all__ = ["QUESTIONS", "Tally", "examine", "held_out", "phrasing_of"]
 
 QUESTIONS = ("decision", "exact call", "answer from result", "plain answer", "mode obeyed", "format kept")
 """What is asked of each generation: was it right to call a tool or not, are names and arguments right to the
@@ -37,6 +40,8 @@ class Tally:
     seen: Counter[tuple[str, str]] = field(default_factory=Counter)
     right: Counter[tuple[str, str]] = field(default_factory=Counter)
     wrong: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    phrasings: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    """Of the exact calls: held-out phrasing and whether it was right."""
 
     def add(self, question: str, kind: str, *, ok: bool, told: str) -> None:
         """Count one judgement."""
@@ -89,6 +94,19 @@ def examine(engine: Engine, samples: Sequence[Sample], *, sampled: bool = False,
     return tally
 
 
+def phrasing_of(asked: str, calls: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """Return which held-out phrasing a question is, as ``clock: Is it late in {city}?``; "" for none."""
+    values = [str(value) for _, given in calls for value in given.values()]
+    for value in sorted(values, key=len, reverse=True):
+        asked = asked.replace(value, "{}")
+    return _phrasings().get(skeleton(asked), "")
+
+
+@cache
+def _phrasings() -> dict[str, str]:
+    return {skeleton(text): f"{key}: {text}" for key, held in HELD.items() for text in held.test}
+
+
 def _asked(sample: Sample) -> list[int]:
     """Return which messages are asked for: the assistant's after the last one of the user."""
     last_user = max(number for number, message in enumerate(sample.messages) if message["role"] == "user")
@@ -125,6 +143,7 @@ def _judge_one(client: openai.OpenAI, sample: Sample, number: int, tally: Tally,
     tally.add("mode obeyed", kind, ok=bool(thought) == sample.thinking, told=told)
     if goal:
         tally.add("exact call", kind, ok=calls == goal, told=told)
+        tally.phrasings[phrasing_of(asked, goal), calls == goal] += 1
     else:
         after_tool = sample.messages[number - 1]["role"] == "tool"
         question = "answer from result" if after_tool else "plain answer"

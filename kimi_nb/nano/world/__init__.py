@@ -12,9 +12,12 @@ from kimi_nb.nano.world.words import SPLITS, Split
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["EDITION", "SPLITS", "Sample", "Split", "conversations"]
+    from kimi_nb.nano.world.foreign import Abroad
+    from kimi_nb.nano.world.phrasing import Phrasings
 
-EDITION = 2
+__all__ = ["EDITION", "SPLITS", "Sample", "Split", "conversations", "phrasings"]
+
+EDITION = 3
 """Counts up when what is asked, or what is right, changes: weights know the edition that they were trained on."""
 
 _SYSTEM = (
@@ -46,10 +49,12 @@ def conversations(seed: int, split: Split = "train", *, kinds: tuple[str, ...] =
     from kimi_nb.nano.world.foreign import foreign
     from kimi_nb.nano.world.own import own
     from kimi_nb.nano.world.talk import TALK
-    from kimi_nb.nano.world.tools import TOOLS
+    from kimi_nb.nano.world.tools import TOOLS, single
 
     rng = random.Random(f"{seed}/{split}")  # noqa: S311 - reproducible text, not a secret
     makers = {**TALK, **TOOLS, foreign: 5, own: 5}
+    if split == "train":  # where the ways to ask are most, more is to be learnt
+        makers |= {single: 20, foreign: 7}
     names, weights = list(makers), list(makers.values())
     distracted = 0.25  # share of plain conversations in which tools are offered that are not needed
     continued = 0.2  # share of conversations that begin with small talk
@@ -67,6 +72,17 @@ def conversations(seed: int, split: Split = "train", *, kinds: tuple[str, ...] =
             sample = replace(sample, messages=[system, *sample.messages])
         if not kinds or sample.kind.startswith(kinds):
             yield sample
+
+
+def phrasings() -> dict[str, Phrasings | Abroad]:
+    """Return all ways to ask for a call, by the key of what is held out of them; strange tools have their own."""
+    from kimi_nb.nano.world.asks import ASKS
+    from kimi_nb.nano.world.foreign import ABROAD
+    from kimi_nb.nano.world.own import ASKED
+    from kimi_nb.nano.world.tools import BOTH, CHAIN, MIXED
+
+    english = (*ASKS.values(), *BOTH.values(), CHAIN, MIXED, *ASKED.values())
+    return {**{each.key: each for each in english}, **{each.key: each for each in ABROAD}}
 
 
 def _with_idle_tools(rng: random.Random, sample: Sample, split: Split) -> Sample:

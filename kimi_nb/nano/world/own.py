@@ -6,13 +6,16 @@ The declarations are written out here, as training needs nothing but numpy and P
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kimi_nb.nano.world import words
+from kimi_nb.nano.world.asks import ASKS
 from kimi_nb.nano.world.families import any_identifier, any_path, code_line
 from kimi_nb.nano.world.faults import fault
+from kimi_nb.nano.world.phrasing import Phrasings
 from kimi_nb.nano.world.sample import Message, Sample, as_text, call, result, said
-from kimi_nb.nano.world.words import draw, made_up, templates, wrapped
+from kimi_nb.nano.world.words import draw, made_up
 
 if TYPE_CHECKING:
     import random
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from kimi_nb.nano.world.families import Arguments
     from kimi_nb.nano.world.words import Split
 
-__all__ = ["DECLARED", "own"]
+__all__ = ["ASKED", "DECLARED", "own"]
 
 _Told = tuple[Any, str, tuple[str, ...]]
 
@@ -81,23 +84,28 @@ DECLARED = {
         last_line={"default": 200, "description": "The last line to read.", "type": "integer"},
     ),
 }
-_ASKS = {
-    "calculator": ("What is {}?", "Calculate {}.", "Compute {}.", "How much is {}?", "Work out {}.", "{} = ?", "Use the calculator: {}.",
-                   "I need {}.", "Please calculate {}.", "What does {} make?", "Tell me {}.", "What is the value of {}?"),
-    "clock": ("What time is it in {}?", "Time in {}?", "Tell me the time in {}.", "What is the time in the zone {}?", "How late is it in {}?",
-              "The time in {}, please.", "Date and time in {}?", "What time is it now in {}?", "Please tell me the time in {}."),
-    "now": ("What time is it?", "What is the time?", "Tell me the time.", "How late is it?", "What day is it?", "The time, please.",
-            "What time is it now?", "Please tell me the time.", "What is the date?"),
-    "code_search": ("Where is {} defined?", "Where is {}?", "Find {} in the code.", "Search the code for {}.", "In which file is {}?",
-                    "Look for {} in the code.", "Search for {}.", "Which file defines {}?", "Tell me where {} is.", "Find where {} is defined.",
-                    "In which file is {} defined?", "Please find {} in the code."),
-    "files": ("Where is {0} in {1}?", "Search {1} for {0}.", "Find {0} in {1} files.", "Look for {0} in {1} only.", "Search for {0} in {1}.",
-              "Only in {1}: where is {0}?", "Find {0}, only in {1}.", "Please search {1} for {0}."),
-    "read_file": ("Read {}.", "Show me {}.", "What is in {}?", "Open {}.", "Read the file {}.", "Open the file {}.", "Let me see {}.",
-                  "Show the file {}.", "Please read {}.", "I want to see {}."),
-    "lines": ("Read lines {1} to {2} of {0}.", "Show me lines {1} to {2} of {0}.", "Lines {1} to {2} of {0}?", "What is in {0} from line {1} to {2}?",
-              "Show {0}, lines {1} to {2}.", "Open {0} from line {1} to line {2}.", "I need lines {1} to {2} of {0}.",
-              "Please read {0}, lines {1} to {2}.", "Get lines {1} to {2} of {0}."),
+ASKED = {
+    "calculator": replace(ASKS["calculate"], key="own.calculator"),
+    "clock": replace(ASKS["clock"], key="own.clock", asks=(*ASKS["clock"].asks, *ASKS["clock"].asks,
+        "What is the time in the( time|) zone {city}?", "(Time|Date) in( the zone|) {city}?", "What (day|date) is it in {city}?", "Which (day|date) is it( now|) in {city}?")),
+    "now": Phrasings("own.now", asks=(
+        "What time is it?", "What is the( exact|) time( now|)?", "How late is it( now|)?", "(What|Which) day is it( today|)?", "What is the date( today|)?", "The time(, please.|?)", "Date and time(, please.|?)", "What's the (time|date)( now|)?", "Is it (late|early)( now|)?",
+        "Do you know (the|what) time( it is|)?", "What does the clock say( now|)?", "Do you have a clock? What does it say?", "Is it evening( now|)?", "Has the day begun?", "What year is it?"),
+        things=("the (time|date|day)", "the current (time|date)", "the time and the date", "today's date"), clauses=("what time it is( now|)", "how late it is", "what day it is( today|)"),
+        orders=("look at the clock", "check the (time|clock|date)", "say what time it is", "tell me the time and the date", "read the clock")),
+    "code_search": replace(ASKS["code"], key="own.code_search", asks=(*ASKS["code"].asks,
+        "Where in the project is {query}?", "Is {query} (used|defined) in the project?", "Which files of the project have {query}?", "Is there a {query} in the (code|source)?", "Do you see any {query} in the code?")),
+    "files": Phrasings("own.files", asks=(
+        "Where is {0}( defined|) in {1}?", "In {1}, where is {0}?", "{0} in {1}: where?", "{0}: where is it in {1}?", "Is {0} (used |defined |)in {1}?", "Which {1} files have {0}?", "Is there {0} in (any |){1}( files|)?", "In {1} files, (which line has|where do I find) {0}?",
+        "Do you see {0} in {1}?", "Does anything in {1} (use|define) {0}?", "In {1} (only|files): (find|search for|look for) {0}.", "Only {1}: search for {0}."),
+        things=("{0} in {1}( files|)", "the lines (with|of) {0} in {1}", "{0}, only in {1}", "the {1} files that have {0}"), clauses=("where {0} is in {1}", "which {1} files have {0}"),
+        orders=("search {1} for {0}", "find {0} in {1}( files| only|)", "look for {0} in {1}( only| files|)", "find {0}, only in {1}", "look through {1} for {0}", "search (only |){1} files for {0}", "search the files {1} for {0}", "grep {1} for {0}")),
+    "read_file": replace(ASKS["file"], key="own.read_file"),
+    "lines": Phrasings("own.lines", asks=(
+        "Lines {1} to {2} of {0}(?|, please.|.)", "What is in( the file|) {0} from line {1} to( line|) {2}?", "{0}, lines {1} to {2}(?|, please.|.)", "{0}: (read lines|lines|show me lines|what is in lines) {1} to {2}(.|?)", "What do lines {1} to {2} of {0} say?", "In {0}, what is (in|on) lines {1} to {2}?",
+        "From line {1} to line {2}: read {0}.", "Of {0}, only lines {1} to {2}, please.", "What does {0} say (in|on) lines {1} to {2}?", "Lines {1} to {2}: read them in {0}."),
+        things=("lines {1} (to|through) {2} of( the file|) {0}", "the lines {1} to {2} in {0}", "{0} from line {1} to( line|) {2}", "{0}, lines {1} to {2} only"), clauses=("what is in {0} from line {1} to {2}", "what lines {1} to {2} of {0} say"),
+        orders=("(read|open|print|show me|get|load) lines {1} to {2} (of|in)( the file|) {0}", "(read|load|print) {0} from line {1} to( line|) {2}", "(read|open|print|show me) {0}, lines {1} to {2}( only|)", "read {0}, from line {1} to {2}")),
 }  # fmt: skip
 _ZONES = ("Europe/Rome Europe/Oslo Europe/Paris Europe/Berlin Europe/London Africa/Cairo Africa/Lagos Asia/Tokyo Asia/Seoul Asia/Dubai "
           "Asia/Shanghai Asia/Kolkata America/Lima America/New_York America/Chicago Australia/Sydney UTC").split()  # fmt: skip
@@ -124,8 +132,8 @@ def own(rng: random.Random, split: Split) -> Sample:
     return Sample("tool.own", messages, tools, thinking, must)
 
 
-def _ask(rng: random.Random, split: Split, key: str, *values: object) -> str:
-    return wrapped(rng, rng.choice(templates(_ASKS[key], split))).format(*values)
+def _ask(rng: random.Random, split: Split, key: str, *values: object, **named: object) -> str:
+    return ASKED[key](rng, split).format(*values, **named)
 
 
 def _calculator(rng: random.Random, split: Split) -> tuple[str, Arguments, _Told]:
@@ -144,7 +152,7 @@ def _calculator(rng: random.Random, split: Split) -> tuple[str, Arguments, _Told
         )
     )
     return (
-        _ask(rng, split, "calculator", text),
+        _ask(rng, split, "calculator", expression=text),
         {"expression": text},
         (value, f"The result is {value}.", (value,)),
     )
@@ -167,7 +175,7 @@ def _clock(rng: random.Random, split: Split) -> tuple[str, Arguments, _Told]:
     )
     told = f"{date}T{time}:{rng.randint(0, 59):02d}{rng.choice('+-')}{rng.randint(0, 12):02d}:00"
     return (
-        _ask(rng, split, "clock", zone),
+        _ask(rng, split, "clock", city=zone),
         {"zone": zone},
         (told, f"It is {time} in {zone} on {date}.", (time, zone, date)),
     )
@@ -176,7 +184,7 @@ def _clock(rng: random.Random, split: Split) -> tuple[str, Arguments, _Told]:
 def _code_search(rng: random.Random, split: Split) -> tuple[str, Arguments, _Told]:
     name, nothing, narrowed = any_identifier(rng, split), 0.1, 0.25
     arguments: Arguments = {"text": name}
-    asked = _ask(rng, split, "code_search", name)
+    asked = _ask(rng, split, "code_search", query=name)
     if rng.random() < narrowed:
         arguments["files"] = rng.choice(["*.py", "*.md", "*.js", "*.cpp", f"{rng.choice(words.FOLDERS)}/*"])
         asked = _ask(rng, split, "files", name, arguments["files"])
@@ -199,7 +207,7 @@ def _code_search(rng: random.Random, split: Split) -> tuple[str, Arguments, _Tol
 def _read_file(rng: random.Random, split: Split) -> tuple[str, Arguments, _Told]:
     path, part = any_path(rng, split), 0.4
     arguments: Arguments = {"path": path}
-    asked = _ask(rng, split, "read_file", path)
+    asked = _ask(rng, split, "read_file", path=path)
     first, count = 1, rng.randint(1, 3)
     if rng.random() < part:
         first = rng.randint(1, 400)

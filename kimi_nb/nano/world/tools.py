@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 from kimi_nb.nano.world import words
 from kimi_nb.nano.world.families import FAMILIES, Arguments, Family, any_city, any_path, code_line
 from kimi_nb.nano.world.faults import fault
+from kimi_nb.nano.world.phrasing import Phrasings
 from kimi_nb.nano.world.sample import Message, Sample, as_text, call, result, said
-from kimi_nb.nano.world.words import Split, draw, made_up, templates, wrapped
+from kimi_nb.nano.world.strange import any_family, strange
+from kimi_nb.nano.world.words import Split, draw, made_up
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
 
-__all__ = ["FAMILIES", "TOOLS", "Family", "Offer", "offers_of", "tool_sample"]
+__all__ = ["BOTH", "CHAIN", "FAMILIES", "MIXED", "TOOLS", "Family", "Offer", "offers_of", "tool_sample"]
 
 _EXTRAS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("limit", {"type": "integer", "default": 10}),
@@ -100,7 +102,10 @@ def offers_of(rng: random.Random, split: Split, *wanted: Family, others: int | N
     """Offer the wanted families, in this order, and some others; no two functions have one name."""
     rest = [family for family in FAMILIES if family not in wanted]
     count = rng.choice([0, 0, 1, 1, 2, 3]) if others is None else others
-    offers = [Offer(rng, family, split) for family in (*wanted, *rng.sample(rest, count))]
+    idle = rng.sample(rest, count)
+    if split != "test":
+        idle = [strange(rng, split) if rng.random() < 0.3 else family for family in idle]
+    offers = [Offer(rng, family, split) for family in (*wanted, *idle)]
     if len({offer.name for offer in offers}) < len(offers):
         return offers_of(rng, split, *wanted, others=others)
     return offers
@@ -119,12 +124,12 @@ def tool_sample(
 
 
 def _question(rng: random.Random, split: Split, family: Family, values: Arguments) -> str:
-    return wrapped(rng, rng.choice(templates(family.asks, split))).format(**values)
+    return family.asks(rng, split).format(**values)
 
 
 def single(rng: random.Random, split: Split) -> Sample:
     """Return a question that one call answers; now and then the tool fails and its error is told."""
-    family = rng.choice(FAMILIES)
+    family = any_family(rng, split)
     offers = offers_of(rng, split, family)
     offer = offers[0]
     values = offer.values(rng, split)
@@ -143,31 +148,35 @@ def single(rng: random.Random, split: Split) -> Sample:
     return tool_sample(kind, rng, offers, messages, *must)
 
 
-_BOTH = {
-    "weather": ("What is the weather in {0} and {1}?", "Compare the weather in {0} and {1}.", "Weather in {0} and in {1}?",
-                "How is the weather in {0} and {1}?", "Is it warmer in {0} or in {1}?", "Check the weather in {0} and {1}.",
-                "Give me the weather in {0} and {1}.", "Tell me the weather in {0} and {1}.",
-                "Please check the weather in {0} and in {1}.",
-              "{0} and {1}: how is the weather?", "How warm is it in {0} and in {1}?", "Look up the weather in {0} and {1}.", "I need the weather in {0} and in {1}.", "Show me the weather for {0} and {1}.", "The weather in {0} and {1}, please.", "How is the weather in {0}, and in {1}?"),
-    "clock": ("What time is it in {0} and {1}?", "Time in {0} and in {1}?", "Tell me the time in {0} and {1}.",
-              "What is the time in {0} and in {1}?", "Local time in {0} and {1}, please.", "Give me the time in {0} and {1}.",
-              "What is the time in {0} and {1}?", "Please tell me the time in {0} and in {1}.",
-              "{0} and {1}: what time is it?", "How late is it in {0} and in {1}?", "I need the time in {0} and {1}.", "The time in {0} and in {1}, please.", "Compare the time in {0} and {1}.", "What time is it in {0}, and in {1}?"),
-    "code": ("Where are {0} and {1} defined?", "Find {0} and {1} in the code.", "Search the code for {0} and {1}.",
-             "In which files are {0} and {1}?", "Where in the code are {0} and {1}?", "Find the functions {0} and {1}.",
-             "Search for {0} and {1} in the code.", "Please find {0} and {1} in the code.",
-              "{0} and {1}: where are they?", "Where is {0}, and where is {1}?", "I am looking for {0} and {1} in the code.", "Which files have {0} and {1}?", "Tell me where {0} and {1} are.", "Look for {0} and {1} in the code."),
-    "stock": ("What are the stock prices of {0} and {1}?", "Price of {0} and {1} stock?", "Look up the stocks {0} and {1}.",
-              "How are {0} and {1} trading?", "Compare the stocks {0} and {1}.", "Check the {0} and {1} stocks.",
-              "Give me the prices of {0} and {1}.", "What is the price of {0} and {1}?",
-              "Please look up the stocks {0} and {1}.",
-              "{0} and {1}: what are the prices?", "How much are {0} and {1}?", "I need the prices of {0} and {1}.", "Tell me the price of {0} and of {1}.", "{0} and {1} stock prices, please.", "What does a share of {0} cost, and of {1}?"),
+BOTH = {
+    "weather": Phrasings("both.weather", dress=False, asks=(
+        "What is the weather( like|) in {0} and( in|) {1}?", "How is the weather in {0}(,|) and in {1}?", "Weather in {0} and( in|) {1}(?|, please.)", "Is it (warmer|colder) in {0} or in {1}?",
+        "(Is it|Was it) (warm|cold|windy|snowing) in {0} and in {1}?", "How (warm|cold) is it in {0} and( in|) {1}?", "{0} and {1}: (how is the weather|is it cold|weather|rain or sun)?",
+        "(In|For) {0} and {1}, (how is the weather|is it raining|what is the weather)?", "Which is (warmer|colder), {0} or {1}?", "Is it raining in {0}, or in {1}?", "Do I need a coat in {0} and( in|) {1}?",
+        "I am going to {0} and {1}. (How is the weather|Is it cold there)?"),
+        things=("the weather (in|for|of) {0} and( in|) {1}", "the temperature in {0} and( in|) {1}", "both {0} and {1} weather"), clauses=("how (warm|cold) it is in {0} and( in|) {1}", "what the weather is in {0} and {1}"),
+        orders=("(compare|check|look up|find|read out) the weather (in|of) {0} and( in|) {1}", "give me the weather in {0} and {1}", "tell me the weather in {0} and also in {1}")),
+    "clock": Phrasings("both.clock", dress=False, asks=(
+        "What time is it in {0}(,|) and in {1}?", "What is the( local|) time in {0} and( in|) {1}?", "How late is it in {0} and( in|) {1}?", "{0} and {1}: (what time is it|how late is it|time)?", "Is it (later|earlier) in {0} or in {1}?",
+        "Local time in {0} and {1}, please.", "(In|For) {0} and {1}, (what time is it|how late is it)?", "Is it night in {0} and in {1}?", "For {0} and for {1}: the time?", "I must call {0} and {1}. What time is it there?"),
+        things=("the( local| current|) time in {0} and( in|) {1}", "the time (for|of) {0} and {1}"), clauses=("what time it is in {0} and( in|) {1}", "how late it is in {0} and {1}"),
+        orders=("(compare|check|look up|find|tell me) the( local|) time in {0} and( in|) {1}", "give me the time in {0} and {1}")),
+    "code": Phrasings("both.code", dress=False, asks=(
+        "Where are {0} and {1}( defined| used|)?", "In which files are {0} and {1}?", "Where in the code are {0} and {1}?", "{0} and {1}: where are they?", "Where is {0}, and where is {1}?", "Which files have {0} and {1}?",
+        "Are {0} and {1} in the code?", "Does any file have {0}, and which has {1}?", "In the code, where are {0} and {1}?", "Do you see {0} and {1} anywhere?", "I am looking for {0} and {1} in the code."),
+        things=("the (files|places|lines) (of|with) {0} and {1}", "the functions {0} and {1} in the source"), clauses=("where {0} and {1} are( defined|)", "which files have {0} and {1}"),
+        orders=("find {0} and {1}( in the code| in the source|)", "search the code for {0} and {1}", "look for {0} and {1}( in the code|)", "look up {0} and {1}", "search the files for {0} and {1}")),
+    "stock": Phrasings("both.stock", dress=False, asks=(
+        "What are the( stock|) prices of {0} and {1}?", "Price of {0} and {1}( stock|)?", "How are {0} and {1} (trading|doing)?", "What is the price of {0} and( of|) {1}?", "{0} and {1}: (what are the prices|how are they trading)?",
+        "How much are {0} and {1}?", "{0} and {1} stock prices, please.", "What do {0} and {1} cost( today|)?", "Are {0} and {1} up?", "Which costs more, {0} or {1}?", "For {0} and {1}, what are the prices?", "What does {0} cost, and {1}?"),
+        things=("the( stock| share|) prices of {0} and {1}", "the price of {0} and of {1}", "the {0} and {1} (prices|quotes)", "quotes for {0} and {1}"), clauses=("what {0} and {1} cost", "how {0} and {1} are trading"),
+        orders=("look up the (stocks|prices of) {0} and {1}", "compare( the stocks|) {0} and {1}", "check (the prices of |)the stocks {0} and {1}", "check how {0} and {1} are doing", "give me the prices of {0} and {1}")),
 }  # fmt: skip
 
 
 def parallel(rng: random.Random, split: Split) -> Sample:
     """Return a question that takes two calls at once."""
-    key = rng.choice(list(_BOTH))
+    key = rng.choice(list(BOTH))
     family = next(family for family in FAMILIES if family.key == key)
     offers = offers_of(rng, split, family)
     offer = offers[0]
@@ -176,7 +185,7 @@ def parallel(rng: random.Random, split: Split) -> Sample:
     while second == first:
         second = offer.values(rng, split)
     told = [family.answer(rng, split, values) for values in (first, second)]
-    question = rng.choice(templates(_BOTH[key], split)).format(first[slot], second[slot])
+    question = BOTH[key](rng, split).format(first[slot], second[slot])
     messages = [
         {"role": "user", "content": question},
         call(
@@ -190,14 +199,13 @@ def parallel(rng: random.Random, split: Split) -> Sample:
     return tool_sample("tool.parallel", rng, offers, messages, *told[0][2], *told[1][2])
 
 
-_CHAIN = ("Find {0} in the code and show me the file.", "Where is {0}? Read that file.", "Search for {0} and open its file.",
-          "Find {0} and read the file it is in.", "Look for {0} in the code, then show the file.",
-          "Open the file that has {0}.", "Show me the file with {0}.", "Search the code for {0} and read its file.",
-          "Find {0} and show me its file.", "Please find {0} in the code and read the file.",
-          "Look for {0} and open its file.", "In which file is {0}? Show it to me.", "Read the file where {0} is defined.",
-          "{0}: find it and read its file.", "I want to see the file of {0}.", "Where is {0} defined? Open that file.",
-          "Search for {0}, then read the file.", "Get the file that defines {0}.", "Find out where {0} is and read the file.",
-          "Let me see the file that has {0}.")  # fmt: skip
+CHAIN = Phrasings("chain", asks=(
+    "(Where is|In which file is|In what file is) {0}( defined|)? (Read|Open|Show me|Show|Print|Get) (that|the|this) file.", "Where is {0}( defined|)? Read it to me.", "{0}: find it, then (read|show|open) the file.", "Which file has {0}? (Open|Read|Show) it.", "{0} is in which file? Read it.",
+    "In which file is {0}? Show it to me.", "I (want|need) to (see|read) the file (of|with|that has) {0}.", "Where is {0}, and what is in that file?", "Once you know where {0} is, (open|read) the file.", "What is in the file (that defines|that has|with|of) {0}?",
+    "When you have found {0}, (show me|read|print) its file.", "What does the file (with|that has|that defines) {0} say?", "I am looking for {0}, and for the text of its file.", "About {0}: find it and show me the file."),
+    things=("the file (with|that has|that defines|of) {0}", "the text of the file (with|that has) {0}", "what is in the file that has {0}"), clauses=("what is in the file (with|that has) {0}", "what the file of {0} says"),
+    orders=("find {0}( in the code|) and (show me|read|open|print) (the file|its file|the file it is in)", "search for {0} and (open|read|show) (its|the) file", "look for {0}( in the code|)(, then| and) (show|read|open|get) (the|its) file", "search the code for {0}(, then| and) (read|open|show) (its|the) file",
+            "open the file (that has|with|of|that defines) {0}", "read the file (where {0} is( defined|)|that has {0}|with {0})", "get the file that defines {0}", "find out where {0} is and (read|show|open) the file", "print the file that (has|defines) {0}", "load the file with {0}"))  # fmt: skip
 
 
 def chain(rng: random.Random, split: Split) -> Sample:
@@ -217,7 +225,7 @@ def chain(rng: random.Random, split: Split) -> Sample:
             f"{path}:{line}: {text}",
         ]
     )
-    asked = wrapped(rng, rng.choice(templates(_CHAIN, split))).format(name)
+    asked = CHAIN(rng, split).format(name)
     messages = [
         {"role": "user", "content": asked},
         call([offer.call(values)], thought=f"First I find {name} with {offer.name}, then I read the file."),
@@ -250,7 +258,7 @@ def chain(rng: random.Random, split: Split) -> Sample:
 
 def unsuitable(rng: random.Random, split: Split) -> Sample:
     """Return a question whose tool is missing: no tools at all, or only others."""
-    family = rng.choice(FAMILIES)
+    family = any_family(rng, split, odds=0.2, named=True)
     others = offers_of(rng, split, family, others=rng.choice([0, 1, 2, 3]))
     missing, offers = others[0], others[1:]
     values = missing.values(rng, split)
@@ -267,6 +275,8 @@ def several(rng: random.Random, split: Split) -> Sample:
     from kimi_nb.nano.world.talk import fact, greeting, rewrite
 
     families = rng.sample(FAMILIES, 2)
+    if split != "test" and rng.random() < 0.3:
+        families[1] = strange(rng, split)
     offers = offers_of(rng, split, *families, others=rng.choice([0, 0, 1]))
     messages: list[Message] = []
     number, talked = 0, 0.25
@@ -306,7 +316,7 @@ def mixed(rng: random.Random, split: Split) -> Sample:
     city = any_city(rng, split)
     told = [family.answer(rng, split, {"city": city}) for family in (weather, clock)]
     messages = [
-        {"role": "user", "content": wrapped(rng, rng.choice(templates(_MIXED, split))).format(city)},
+        {"role": "user", "content": MIXED(rng, split).format(city)},
         call(
             [offer.call({"city": city}) for offer in offers[:2]],
             thought=f"The user asks about the weather and the time. I call {offers[0].name} and {offers[1].name}.",
@@ -318,14 +328,13 @@ def mixed(rng: random.Random, split: Split) -> Sample:
     return tool_sample("tool.mixed", rng, offers, messages, *told[0][2], *told[1][2])
 
 
-_MIXED = ("What are the weather and the time in {0}?", "Weather and time in {0}?", "Tell me the weather and time in {0}.",
-          "What is the weather in {0}, and what time is it there?", "Time and weather in {0}, please.",
-          "Give me the weather and the time in {0}.", "Please tell me the weather and the time in {0}.",
-          "Time and weather in {0}?", "Tell me the time and the weather in {0}.", "What time is it in {0}, and how is the weather?",
-          "{0}: time and weather?", "{0}: weather and time, please.", "I need the weather and the time in {0}.",
-          "I need the time and the weather in {0}.", "Weather and time in {0}, please.", "How is the weather in {0}, and how late is it?",
-          "Check the time and the weather in {0}.", "Give me time and weather for {0}.", "What are the time and the weather in {0}?",
-          "The weather and the time in {0}, please.", "Look up the weather and the time in {0}.",
-          "Show me the time and weather in {0}.")  # fmt: skip
+MIXED = Phrasings("mixed", asks=(
+    "What are the weather and the time in {0}?", "(Weather and time|Time and weather) in {0}(?|, please.|.)", "What is the weather in {0}, and what time is it( there|)?", "What time is it in {0}, and (how|what) is the weather( there|)?", "{0}: (time and weather|weather and time)(?|, please.)",
+    "How is the weather in {0}, and how late is it( there|)?", "How late is it in {0}, and is it (warm|cold|raining)?", "In {0}, (how is the weather and how late is it|what are the weather and the time)?", "I am going to {0}. What time is it, and how is the weather?", "Is it raining in {0}, and what time is it?",
+    "About {0}: the time and the weather?", "For {0}, the weather and the time, please.", "What is the time in {0}, and the weather?"),
+    things=("the weather and( the|) time (in|for|of) {0}", "the time and the (weather|temperature) (in|for|at) {0}", "the {0} (weather and time|time and weather)", "both the time and the weather in {0}"),
+    clauses=("what time it is in {0} and how the weather is", "how warm and how late it is in {0}"),
+    orders=("check the (weather and the time|time and the weather) in {0}", "look up the weather and the time in {0}", "give me time and weather for {0}", "find( out|) the time and the weather in {0}", "tell me the (time and the weather|weather and time) in {0}"))  # fmt: skip
+
 
 TOOLS = {single: 16, parallel: 4, chain: 5, unsuitable: 5, several: 4, mixed: 3}

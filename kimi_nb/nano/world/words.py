@@ -112,22 +112,29 @@ def draw(make: Callable[[], str], split: Split) -> str:
 
 def pick(rng: random.Random, things: Sequence[str], split: Split) -> str:
     """Draw one of ``things`` that belongs to ``split``."""
-    allowed = [thing for thing in things if split_of(thing) == split]
-    return rng.choice(allowed or list(things))
+    return rng.choice(_allowed(tuple(things), split))
+
+
+@cache
+def _allowed(things: tuple[str, ...], split: Split) -> tuple[str, ...]:
+    return tuple(thing for thing in things if split_of(thing) == split) or things
 
 
 def templates(things: Sequence[str], split: Split) -> Sequence[str]:
     """Return the phrasings of a list that ``split`` may use.
 
     The first third, the commonest ways to say it, is always trained on. Of the others a hash gives one to valid and
-    one to test. Lists shorter than four are too short to keep anything from training and are shared by all.
+    one to test, and of long lists a second one to test, which is asked half as often as the first. Lists shorter than
+    four are too short to keep anything from training and are shared by all.
     """
-    least = 4
+    least, long = 4, 9
     if len(things) < least:
         return things
     common = max(2, len(things) // 3)
     rest = sorted(things[common:], key=lambda thing: hashlib.sha256(f"phrasing/{thing}".encode()).digest())
-    return {"train": [*things[:common], *rest[:-2]], "valid": rest[-2:-1], "test": rest[-1:]}[split]
+    kept, second = (rest[:-3], rest[-3:-2]) if len(things) >= long else (rest[:-2], [])
+    tested = [*rest[-1:] * 2, *second] if second else rest[-1:]
+    return {"train": [*things[:common], *kept], "valid": rest[-2:-1], "test": tested}[split]
 
 
 @cache
