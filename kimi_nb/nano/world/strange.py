@@ -55,8 +55,8 @@ _TWO_ASKS = ("[L] {w}, [V] {v}.", "[L] {w}: (please |)[V] {v}.", "[P] {w}: [V] {
 
 
 def any_family(rng: random.Random, split: Split, *, odds: float = 0.35, named: bool = False) -> Family:
-    """Return one of the families, or, outside of the exam, now and then a strange one."""
-    if split != "test" and rng.random() < odds:
+    """Return one of the families or, in training, now and then a strange one."""
+    if split == "train" and rng.random() < odds:
         return strange(rng, split, named=named)
     return rng.choice(FAMILIES)
 
@@ -147,7 +147,7 @@ def _asked(
         while True:
             kind, patterns = rng.choice(kinds)
             text = rng.choice(expand(rng.choice(patterns)))
-            if named and "[N]" not in text:
+            if named and "[N]" not in text and "[P]" not in text:
                 continue
             for mark, word in marks.items():
                 text = text.replace(mark, word)
@@ -174,8 +174,9 @@ def _lookup(rng: random.Random, split: Split, noun: str, owner: str, *, named: b
 
 def _action(rng: random.Random, split: Split, noun: str, owner: str) -> Family:
     verb, link, other = _verb(rng, split), rng.choice(_LINKS), _noun(rng, split)
-    # Mostly it is asked for by its verb; else its noun, or the only thing that it can take, must do.
+    # Mostly it is asked for by its verb; else by its noun, and now and then only by a thing that it can take.
     asked = verb if rng.random() < 0.7 else _verb(rng, split)
+    named = asked != verb and rng.random() < 0.7
     names = (f"{verb} {noun}", f"{verb} {noun}", f"{noun} {verb}", verb if asked == verb else noun)
     about = (f"{verb.capitalize()} a {noun}", f"{verb.capitalize()} the {noun}", f"{verb.capitalize()} a {noun} {link} a {other}",
              f"{verb.capitalize()} one {noun} of a {owner}")  # fmt: skip
@@ -196,5 +197,5 @@ def _action(rng: random.Random, split: Split, noun: str, owner: str) -> Family:
         slots["w"] = Slot((other, link, f"{link}_{other}"), second, rng.choice(places), another)
         orders, asks = _TWO, _TWO_ASKS
     marks = {"[N]": noun, "[V]": asked, "[P]": other, "[L]": link, "[K]": owner}
-    ask = _asked(rng, (("orders", orders), ("orders", orders), ("", asks)), marks)
+    ask = _asked(rng, (("orders", orders), ("orders", orders), ("", asks)), marks, named=named)
     return Family("strange", names, about, slots, ask, _answer(noun, f"Done. The {noun}: "), f"the {noun}")

@@ -103,7 +103,7 @@ def offers_of(rng: random.Random, split: Split, *wanted: Family, others: int | N
     rest = [family for family in FAMILIES if family not in wanted]
     count = rng.choice([0, 0, 1, 1, 2, 3]) if others is None else others
     idle = rng.sample(rest, count)
-    if split != "test":
+    if split == "train":
         idle = [strange(rng, split) if rng.random() < 0.3 else family for family in idle]
     offers = [Offer(rng, family, split) for family in (*wanted, *idle)]
     if len({offer.name for offer in offers}) < len(offers):
@@ -275,7 +275,7 @@ def several(rng: random.Random, split: Split) -> Sample:
     from kimi_nb.nano.world.talk import fact, greeting, rewrite
 
     families = rng.sample(FAMILIES, 2)
-    if split != "test" and rng.random() < 0.3:
+    if split == "train" and rng.random() < 0.3:
         families[1] = strange(rng, split)
     offers = offers_of(rng, split, *families, others=rng.choice([0, 0, 1]))
     messages: list[Message] = []
