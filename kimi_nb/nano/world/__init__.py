@@ -56,7 +56,9 @@ def conversations(seed: int, split: Split = "train", *, kinds: tuple[str, ...] =
     if split == "train":  # where the ways to ask are most, more is to be learnt
         makers |= {single: 20, foreign: 7}
     names, weights = list(makers), list(makers.values())
-    distracted = 0.25  # share of plain conversations in which tools are offered that are not needed
+    # Share of plain conversations in which tools are offered that are not needed; training knows so many ways to ask
+    # for a call that it needs more of them.
+    distracted = 0.4 if split == "train" else 0.25
     continued = 0.2  # share of conversations that begin with small talk
     instructed = 0.2  # share of conversations with a system message of their own
     while True:
@@ -87,9 +89,14 @@ def phrasings() -> dict[str, Phrasings | Abroad]:
 
 def _with_idle_tools(rng: random.Random, sample: Sample, split: Split) -> Sample:
     """Offer tools that the conversation does not need, so that not calling is learnt as well."""
+    from kimi_nb.nano.world.strange import strange
     from kimi_nb.nano.world.tools import FAMILIES, Offer
 
     # With a calculator, or a converter, a sum would be for the tool.
     families = [family for family in FAMILIES if family.key not in {"calculate", "convert"}]
-    tools = [Offer(rng, family, split).declaration for family in rng.sample(families, rng.randint(1, 3))]
+    idle = rng.sample(families, rng.randint(1, 3))
+    if split == "train":
+        idle = [strange(rng, split) if rng.random() < 0.3 else family for family in idle]
+    offers = [Offer(rng, family, split) for family in idle]
+    tools = [offer.declaration for offer in offers]
     return replace(sample, tools=tools)

@@ -21,6 +21,7 @@ __all__ = [
     "Split",
     "draw",
     "glued",
+    "long_name",
     "made_up",
     "made_up_ar",
     "made_up_zh",
@@ -162,6 +163,27 @@ def made_up(rng: random.Random, split: Split, *, syllables: tuple[int, int] = (2
         return "".join(parts) + rng.choice(_CODAS)
 
     return draw(word, split)
+
+
+_ACCENTS = str.maketrans("aeioucnlsz", "ãéîøüçñłśž")
+_PARTS = ("San ", "Santa ", "New ", "Port ", "El ", "La ", "Los ", "St. ", "Rio de ", "Al-", "Old ", "Cape ")
+
+
+def long_name(rng: random.Random, split: Split) -> str:
+    """Return a name of a place as some are: of two or three words, or with an accent or two."""
+
+    def part() -> str:
+        word = made_up(rng, split, syllables=(1, 2))
+        if rng.random() < 0.4:
+            place = rng.randrange(len(word))
+            word = word[:place] + word[place:].translate(_ACCENTS)[:1] + word[place + 1 :]
+        return word.capitalize()
+
+    def name() -> str:
+        before = rng.choice(_PARTS) if rng.random() < 0.3 else ""
+        return before + " ".join(part() for _ in range(1 if before else rng.choice([1, 2, 2, 2, 3])))
+
+    return draw(name, split)
 
 
 def scrap(rng: random.Random, split: Split) -> str:
