@@ -88,7 +88,7 @@ def test_no_conversation_of_training_asks_what_is_held_out():
                 (str(v) for _, given in calls for v in given.values()), key=len, reverse=True
             ):
                 text = text.replace(value, "{}")
-            assert skeleton(text) not in held, question
+            assert skeleton(re.sub(r"\d+ ?[-+*] ?\d+", "{}", text)) not in held, question
             if calls:
                 asked += 1
                 for each in one_word:

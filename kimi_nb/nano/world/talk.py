@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kimi_nb.nano.world import words
 from kimi_nb.nano.world.facts import FACTS
+from kimi_nb.nano.world.phrasing import kept_out
 from kimi_nb.nano.world.sample import Sample, said
 from kimi_nb.nano.world.words import made_up, pick, scrap, templates, wrapped
 
@@ -151,7 +152,9 @@ def small_sum(rng: random.Random, split: Split) -> Sample:
     value = {"+": a + b, "-": a - b, "*": a * b}[sign]
     spaced = 0.7
     shown = f"{a} {sign} {b}" if rng.random() < spaced else f"{a}{sign}{b}"
-    question = wrapped(rng, rng.choice(templates(_SUMS, split))).format(shown)
+    # What is held out of the calculators is kept from here as well.
+    asked = [each for each in templates(_SUMS, split) if split != "train" or not kept_out(each)]
+    question = wrapped(rng, rng.choice(asked)).format(shown)
     answer = f"{a} {sign} {b} = {value}"
     return _ask(rng, question, answer, f"A small sum: {answer}.", "sum", answer)
 
@@ -161,7 +164,7 @@ _UNITS = (("hours", "minutes", 60, 24), ("minutes", "seconds", 60, 20), ("days",
           ("kg", "grams", 1000, 50), ("litres", "ml", 1000, 20), ("tonnes", "kg", 1000, 20), ("feet", "inches", 12, 12),
           ("GiB", "MiB", 1024, 16))  # fmt: skip
 _UNIT_ASKS = (
-    "How many {1} are {0}?", "Convert {0} to {1}.", "What is {0} in {1}?", "{0} in {1}?", "{0} are how many {1}?", "Give me {0} in {1}.",
+    "How many {1} are {0}?", "Convert {0} to {1}.", "What is {0} in {1}?", "{0} in {1}?", "{0} are how many {1}?",
     "Change {0} to {1}.", "How much is {0} in {1}?", "Tell me {0} in {1}.", "Please convert {0} to {1}.", "I have {0}. How many {1} is that?",
     "{0} to {1}, please.", "In {1}, how much is {0}?", "Turn {0} into {1}.", "I need {0} in {1}.", "How many {1} do {0} make?",
     "Can you convert {0} to {1}?",
