@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kimi_nb.files import write_json
 from kimi_nb.nano.shape import SHAPE
-from kimi_nb.nano.training.batches import Batches
+from kimi_nb.nano.training.batches import ROW, Batches
 from kimi_nb.nano.training.network import Network
 from kimi_nb.nano.training.weights import load_weights, save_weights
 from kimi_nb.nano.world.text import NEVER, WRITTEN
@@ -78,7 +78,8 @@ class Recipe:
 
     Args:
         steps: Optimiser steps in all.
-        rows: Rows of 1,024 tokens in one step.
+        rows: Rows in one step.
+        length: Tokens in a row; a longer conversation is left out.
         peak: The highest learning rate of AdamW.
         fall: Over which last share of the run the rate falls to a hundredth; 0 to keep it up.
         seed: Seed of weights and conversations.
@@ -89,6 +90,7 @@ class Recipe:
 
     steps: int = 16_000
     rows: int = 64
+    length: int = ROW
     peak: float = 2e-3
     fall: float = 0.4
     seed: int = 1
@@ -110,7 +112,7 @@ def fit(out: Path, recipe: Recipe, start: Path | None = None) -> dict[str, Any]:
     """
     begun = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    first_step, rows = recipe.first_step, recipe.rows
+    first_step, rows, length = recipe.first_step, recipe.rows, recipe.length
     torch.manual_seed(recipe.seed)
     torch.set_float32_matmul_precision("high")
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -126,8 +128,8 @@ def fit(out: Path, recipe: Recipe, start: Path | None = None) -> dict[str, Any]:
         with torch.no_grad():
             for name, array in load_weights(start).items():
                 network.tensor(name).copy_(torch.from_numpy(array))
-    train = iter(Batches("train", rows, recipe.seed, start=done, workers=recipe.workers))
-    valid = next(iter(Batches("valid", min(rows, 16), recipe.seed)))
+    train = iter(Batches("train", rows, recipe.seed, start=done, workers=recipe.workers, length=length))
+    valid = next(iter(Batches("valid", min(rows, 16), recipe.seed, length=length)))
     fast = torch.compile(network) if device == "cuda" else network
     halves = torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EDITION", "SPLITS", "Sample", "Split", "conversations", "phrasings"]
 
-EDITION = 3
+EDITION = 4
 """Counts up when what is asked, or what is right, changes: weights know the edition that they were trained on."""
 
 _SYSTEM = (
@@ -48,13 +48,13 @@ def conversations(seed: int, split: Split = "train", *, kinds: tuple[str, ...] =
     """
     from kimi_nb.nano.world.foreign import foreign
     from kimi_nb.nano.world.own import own
-    from kimi_nb.nano.world.talk import TALK
+    from kimi_nb.nano.world.talk import TALK, short_list, units
     from kimi_nb.nano.world.tools import TOOLS, single
 
     rng = random.Random(f"{seed}/{split}")  # noqa: S311 - reproducible text, not a secret
     makers = {**TALK, **TOOLS, foreign: 5, own: 5}
     if split == "train":  # where the ways to ask are most, more is to be learnt
-        makers |= {single: 20, foreign: 7}
+        makers |= {single: 20, foreign: 8, units: 5, short_list: 5}
     names, weights = list(makers), list(makers.values())
     # Share of plain conversations in which tools are offered that are not needed; training knows so many ways to ask
     # for a call that it needs more of them.

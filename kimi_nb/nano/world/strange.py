@@ -26,8 +26,13 @@ _VERBS = (
     "print show say send get fetch give bring find check read open write make set start stop move paint book rent buy sell cook wash "
     "lock call visit follow join share count sort mark pack plant draw carry push pull test build clean close copy delete drop fill "
     "hide hold keep load lift mix name order park play post raise ring roll save scan serve sign switch tag throw touch turn wake "
-    "watch warm weigh wrap tell look track search remind change report list repeat"
+    "watch warm weigh wrap tell look track search remind change report"
 ).split()
+# What is asked without a tool, or of the weather: none of it is a strange tool's thing.
+_TALKED = frozenset(
+    "list lists name names word words quote quotes comma commas this that text days months colours fruits animals planets "
+    "rain snow sun wind fog storm storms clouds sky air weather".split()
+)
 _LINKS = ("to", "for", "in", "with", "from", "as", "at", "on", "about", "into", "by")
 
 _THINGS = ("the [N] of {v}", "the [N] for {v}", "the {v} [N]", "{v}'s [N]", "{v} [N]", "the [N] of (the |)[K] {v}", "(a|some|any) [N] (for|of|in) {v}",
@@ -67,7 +72,7 @@ def _taken() -> frozenset[str]:
     texts = (
         text for family in FAMILIES for text in (*family.names, *family.about, family.noun, *family.slots)
     )
-    return frozenset(word.lower() for text in texts for word in text.split())
+    return _TALKED | {word.lower() for text in texts for word in text.split()}
 
 
 def _noun(rng: random.Random, split: Split) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kimi_nb.nano.world import words
+from kimi_nb.nano.world.asks import ASKS
 from kimi_nb.nano.world.facts import FACTS
-from kimi_nb.nano.world.phrasing import kept_out
+from kimi_nb.nano.world.phrasing import dressed, expand, framed, kept_out, skeleton
 from kimi_nb.nano.world.sample import Sample, said
 from kimi_nb.nano.world.words import made_up, pick, scrap, templates, wrapped
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
     from kimi_nb.nano.world.words import Split
 
-__all__ = ["TALK"]
+__all__ = ["TALK", "short_list", "units"]
 
 _GREETINGS: dict[str, tuple[tuple[str, ...], str]] = {
     "hello": (
@@ -171,12 +173,39 @@ _UNIT_ASKS = (
 )  # fmt: skip
 
 
+def _more(
+    rng: random.Random, split: Split, asked: tuple[str, ...], other: Callable[[random.Random], str]
+) -> str:
+    """Return one of the ways to ask; in training, half of the time another that the exam's do not equal."""
+    if split == "train" and rng.random() < 0.5:
+        held = {skeleton(text) for part in ("valid", "test") for text in templates(asked, part)}
+        while True:
+            text = other(rng)
+            if skeleton(text) not in held:
+                return dressed(rng, text)
+    return wrapped(rng, rng.choice(templates(asked, split)))
+
+
+def _as_converters_are_asked(rng: random.Random) -> str:
+    """Return a phrasing of the tools that convert: without one, what is easy is to be answered."""
+    while True:
+        asked = ASKS["convert"]
+        text = rng.choice(expand(rng.choice(asked.asks)))
+        if rng.random() < 0.5:
+            kind = rng.choice(("things", "orders", "clauses"))
+            text = framed(rng, rng.choice(expand(rng.choice(getattr(asked, kind)))), kind)
+        text = text.replace("{value} {source}", "{0}").replace("{target}", "{1}")
+        if "{source}" not in text:
+            return text
+
+
 def units(rng: random.Random, split: Split) -> Sample:
     """Return a conversion easy enough to do without a tool; as for sums, only phrasings are held out."""
     source, target, factor, most = rng.choice(_UNITS)
     count = rng.randint(2, most)
     given, made = f"{count} {source}", f"{count * factor} {target}"
-    question = wrapped(rng, rng.choice(templates(_UNIT_ASKS, split))).format(given, target)
+
+    question = _more(rng, split, _UNIT_ASKS, _as_converters_are_asked).format(given, target)
     answer = f"{given} = {made}"
     return _ask(rng, question, answer, f"{count} times {factor} is {count * factor}.", "units", answer)
 
@@ -184,6 +213,10 @@ def units(rng: random.Random, split: Split) -> Sample:
 _LIST_ASKS = (
     "List {n} {what}.", "Name {n} {what}.", "Give me {n} {what}.", "Give me a list of {n} {what}.", "Tell me {n} {what}.",
     "Write down {n} {what}.", "I need {n} {what}.", "Please list {n} {what}.", "Can you name {n} {what}?",
+)  # fmt: skip
+_LIST_THINGS = (
+    "(a|the|one|a short|my|this) list (of|with) {n} {what}", "{n} {what}", "{n} {what}, as a list", "a list: {n} {what}",
+    "the names of {n} {what}", "{n} (of the|different|well-known) {what}", "{what}, {n} of them",
 )  # fmt: skip
 _LISTS = {
     "colours": ("red", "green", "blue", "yellow", "black"),
@@ -198,12 +231,16 @@ _LISTS = {
 _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 
 
+def _as_a_list(rng: random.Random) -> str:
+    return framed(rng, rng.choice(expand(rng.choice(_LIST_THINGS))), "things")
+
+
 def short_list(rng: random.Random, split: Split) -> Sample:
     """Return a request for a short list."""
     what, things = rng.choice(list(_LISTS.items()))
     count = rng.choice(list(_NUMBERS))
     number = _NUMBERS[count] if rng.random() < 0.6 else str(count)
-    question = wrapped(rng, rng.choice(templates(_LIST_ASKS, split))).format(n=number, what=what)
+    question = _more(rng, split, _LIST_ASKS, _as_a_list).format(n=number, what=what)
     answer = "\n".join(f"{i}. {thing}" for i, thing in enumerate(things[:count], 1))
     return _ask(rng, question, answer, f"A list of {count} {what}.", "list", answer)
 
@@ -218,6 +255,15 @@ _REWRITES = (
     ("last", ("What is the last word of: {}", "Give me the last word: {}", "Last word of this: {}",
               "Name the last word in: {}", "Which word is last: {}", "What is the last word: {}", "Which is the last word of: {}")),
 )  # fmt: skip
+_MORE_REWRITES = {
+    "comma": ("(Put|Set|Add) commas (in|in here|between them): {}", "(Write|Give me|Send me|Show me) these with commas: {}", "As a comma list: {}", "Commas, please: {}",
+              "{}: put commas between them", "(Turn|Make) this into a comma list: {}", "Split with commas: {}"),
+    "quote": ("(Set|Write|Send|Show) this in quotes: {}", "(Put|Set) quotes (round|around): {}", "With quotes: {}", "Quotes, please: {}", "Between quotes: {}", "(Can|Could) you quote this: {}"),
+    "repeat": ("(Write|Say|Print|Type|Send|Show|Give me|Tell me) (this|these words|this text|the same|it back|this once more): {}", "(Once more|Again|The same again|And again): {}",
+               "(Say|Write|Type) after me: {}", "(Do not change|Leave as it is): {}", "Just say: {}", "(Can|Could) you (say|write|repeat) this: {}", "My words: {}", "Write down: {}"),
+    "last": ("(Say|Tell me|Show me|Write|Print) the last word (of|in)(| this): {}", "(Which|What) word (comes last|ends this|is at the end): {}", "The last word, please: {}",
+             "Only the last word: {}", "How does this end: {}"),
+}  # fmt: skip
 
 
 def rewrite(rng: random.Random, split: Split) -> Sample:
@@ -235,7 +281,10 @@ def rewrite(rng: random.Random, split: Split) -> Sample:
             things.append(made_up(rng, split, syllables=(1, 2)))
     text = " ".join(things)
     answer = {"comma": ", ".join(things), "quote": f'"{text}"', "repeat": text, "last": things[-1]}[what]
-    question = rng.choice(templates(asked, split)).format(text)
+    question = rng.choice(templates(asked, split))
+    if split == "train" and rng.random() < 0.5:
+        question = rng.choice(expand(rng.choice(_MORE_REWRITES[what])))
+    question = question.format(text)
     return _ask(rng, question, answer, "I only change the text as asked.", "rewrite", answer)
 
 
