@@ -47,7 +47,9 @@ def main() -> None:
     out.append('<text x="400.0" y="350" text-anchor="middle">step</text>')
     for number, start in enumerate(before[1:-1], start=2):
         out.append(f'<path d="M{x(start):.1f} 40V312" stroke="#888" stroke-dasharray="4 3"/>')
-        out.append(f'<text x="{x(start) + 6:.1f}" y="52">stage {number}</text>')
+        place, side = (x(start) + 6, "start") if x(start) < RIGHT - 150 else (x(start) - 6, "end")
+        height = 96 + 18 * (number - 2)
+        out.append(f'<text x="{place:.1f}" y="{height}" text-anchor="{side}">stage {number}</text>')
     for column, colour, name, height in ((2, "#1f77b4", "training", 52), (3, "#d62728", "validation", 70)):
         points = " ".join(
             f"{x(start + row[1]):.1f},{y(row[column]):.1f}"

@@ -349,7 +349,7 @@ for mode in ("thinking", "instant"):
 texts(["mode", "how it was held", "the answer", "as a Python object"], rows, "Held to the schema")
 
 # %% [markdown]
-# A grammar guarantees the *shape*. Whether the numbers in it are right is up to the model. nano does know this sum, but it never learnt to answer in JSON; another time it may put a wrong number into the right place. Bound lengths and ranges in the schema, so that an answer always comes to an end.
+# A grammar guarantees the *shape*. Whether the numbers in it are right is up to the model. nano does know this sum, but it never learnt to answer in JSON, and easily puts a wrong number into the right place. Bound lengths and ranges in the schema, so that an answer always comes to an end.
 #
 # ## What errors look like
 #

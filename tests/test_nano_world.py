@@ -6,11 +6,12 @@ import itertools
 import json
 import random
 import re
+from collections import Counter
 
 import pytest
 
 from kimi_nb.nano.exam import held_out, phrasing_of
-from kimi_nb.nano.world import SPLITS, conversations, phrasings
+from kimi_nb.nano.world import SPLITS, conversations, own, phrasings
 from kimi_nb.nano.world.families import FAMILIES
 from kimi_nb.nano.world.held import HELD
 from kimi_nb.nano.world.phrasing import _FRAMES, _ORDER_FRAMES, dressed, expand, framed, kept_out, skeleton
@@ -200,3 +201,31 @@ def test_conversations_fit_a_row():
     lengths = sorted(len(tokens_of(sample)[0]) for sample in train(10, 1500))
     assert lengths[len(lengths) // 2] < 400
     assert sum(length > 1024 for length in lengths) <= 3
+
+
+def test_nothing_in_a_declaration_tells_that_its_tool_is_called():
+    """A rule with a story: nano called get_weather for everything, once its description ended with a full stop.
+
+    Only the package's sample tools had one in training, and every question about those was answered by a call.
+    """
+    called, seen = Counter(), Counter()
+    for sample in itertools.islice(conversations(17), 6000):
+        functions = [tool["function"] for tool in sample.tools or ()]
+        about = [function.get("description", "") for function in functions]
+        asked = any(message.get("tool_calls") for message in sample.messages)
+        for trait, there in {
+            "a full stop": any(text.endswith(".") for text in about),
+            "no full stop": any(text and not text.endswith(".") for text in about),
+            "no description": any(not text for text in about),
+            "a remark": any(". " in text for text in about),
+            "no more parameters": any("additionalProperties" in f["parameters"] for f in functions),
+            "more parameters": any("additionalProperties" not in f["parameters"] for f in functions),
+            **{name: any(f["name"] == name for f in functions) for name in own.DECLARED},
+            **{f"{count} tools": len(functions) == count for count in (1, 2, 3)},
+        }.items():
+            seen[trait] += there
+            called[trait] += there and asked
+    assert len(seen) == 13
+    shares = {trait: called[trait] / seen[trait] for trait in seen}
+    assert min(seen.values()) > 100, seen
+    assert all(0.3 < share < 0.9 for share in shares.values()), shares

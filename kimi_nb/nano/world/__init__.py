@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EDITION", "SPLITS", "Sample", "Split", "conversations", "phrasings"]
 
-EDITION = 4
+EDITION = 5
 """Counts up when what is asked, or what is right, changes: weights know the edition that they were trained on."""
 
 _SYSTEM = (
@@ -49,12 +49,12 @@ def conversations(seed: int, split: Split = "train", *, kinds: tuple[str, ...] =
     from kimi_nb.nano.world.foreign import foreign
     from kimi_nb.nano.world.own import own
     from kimi_nb.nano.world.talk import TALK, short_list, units
-    from kimi_nb.nano.world.tools import TOOLS, single
+    from kimi_nb.nano.world.tools import TOOLS, single, unsuitable
 
     rng = random.Random(f"{seed}/{split}")  # noqa: S311 - reproducible text, not a secret
     makers = {**TALK, **TOOLS, foreign: 5, own: 5}
     if split == "train":  # where the ways to ask are most, more is to be learnt
-        makers |= {single: 20, foreign: 8, units: 5, short_list: 5}
+        makers |= {single: 20, unsuitable: 8, foreign: 8, own: 8, units: 5, short_list: 5}
     names, weights = list(makers), list(makers.values())
     # Share of plain conversations in which tools are offered that are not needed; training knows so many ways to ask
     # for a call that it needs more of them.
@@ -89,9 +89,13 @@ def phrasings() -> dict[str, Phrasings | Abroad]:
 
 def _with_idle_tools(rng: random.Random, sample: Sample, split: Split) -> Sample:
     """Offer tools that the conversation does not need, so that not calling is learnt as well."""
+    from kimi_nb.nano.world.own import DECLARED
     from kimi_nb.nano.world.strange import strange
     from kimi_nb.nano.world.tools import FAMILIES, Offer
 
+    ours = 0.15
+    if sample.kind not in {"sum", "units"} and rng.random() < ours:
+        return replace(sample, tools=rng.sample(list(DECLARED.values()), rng.randint(1, len(DECLARED))))
     # With a calculator, or a converter, a sum would be for the tool.
     families = [family for family in FAMILIES if family.key not in {"calculate", "convert"}]
     idle = rng.sample(families, rng.randint(1, 3))

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from kimi_nb.nano.world import words
 from kimi_nb.nano.world.asks import ASKS
-from kimi_nb.nano.world.families import any_identifier, any_path, code_line
+from kimi_nb.nano.world.families import FAMILIES, any_identifier, any_path, code_line
 from kimi_nb.nano.world.faults import fault
 from kimi_nb.nano.world.phrasing import Phrasings
 from kimi_nb.nano.world.sample import Message, Sample, as_text, call, result, said
+from kimi_nb.nano.world.strange import any_family
 from kimi_nb.nano.world.words import draw, made_up
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from kimi_nb.nano.world.families import Arguments
     from kimi_nb.nano.world.words import Split
 
-__all__ = ["ASKED", "DECLARED", "own"]
+__all__ = ["ANSWERED", "ASKED", "DECLARED", "own"]
 
 _Told = tuple[Any, str, tuple[str, ...]]
 
@@ -107,13 +108,28 @@ ASKED = {
         things=("lines {1} (to|through) {2} of( the file|) {0}", "the lines {1} to {2} in {0}", "{0} from line {1} to( line|) {2}", "{0}, lines {1} to {2} only"), clauses=("what is in {0} from line {1} to {2}", "what lines {1} to {2} of {0} say"),
         orders=("(read|open|print|show me|get|load) lines {1} to {2} (of|in)( the file|) {0}", "(read|load|print) {0} from line {1} to( line|) {2}", "(read|open|print|show me) {0}, lines {1} to {2}( only|)", "read {0}, from line {1} to {2}")),
 }  # fmt: skip
+ANSWERED = frozenset({"calculate", "clock", "code", "file", "convert", "money"})
+"""Families of tools for whose questions one of the four may do as well."""
+
+_NOUNS = {
+    own: next(family.noun for family in FAMILIES if family.key == key)
+    for own, key in (
+        ("calculator", "calculate"),
+        ("clock", "clock"),
+        ("code_search", "code"),
+        ("read_file", "file"),
+    )
+}
 _ZONES = ("Europe/Rome Europe/Oslo Europe/Paris Europe/Berlin Europe/London Africa/Cairo Africa/Lagos Asia/Tokyo Asia/Seoul Asia/Dubai "
           "Asia/Shanghai Asia/Kolkata America/Lima America/New_York America/Chicago Australia/Sydney UTC").split()  # fmt: skip
 _REGIONS = ("Europe", "Asia", "Africa", "America", "Australia", "Pacific")
 
 
 def own(rng: random.Random, split: Split) -> Sample:
-    """Return a question that one of the four sample tools answers; its errors are Python's."""
+    """Return a question that one of the four sample tools answers, or none does; their errors are Python's."""
+    foreign = 0.25
+    if rng.random() < foreign:
+        return _of_another(rng, split)
     key = rng.choice(["calculator", "clock", "code_search", "read_file"])
     asked, arguments, answered = _QUESTIONS[key](rng, split)
     told, answer, must = answered
@@ -124,12 +140,31 @@ def own(rng: random.Random, split: Split) -> Sample:
     thinking = rng.random() < 0.5
     messages: list[Message] = [
         {"role": "user", "content": asked},
-        call([(key, arguments)], thought=f"I call {key}." if thinking else ""),
+        call(
+            [(key, arguments)],
+            thought=f"The user asks about {_NOUNS[key]}. I call {key}." if thinking else "",
+        ),
         result(key, 0, as_text(rng, told)),
         said(answer, thought="I have the result." if thinking else ""),
     ]
     tools = [DECLARED[name] for name in rng.sample(list(DECLARED), len(DECLARED)) if name in offered]
     return Sample("tool.own", messages, tools, thinking, must)
+
+
+def _of_another(rng: random.Random, split: Split) -> Sample:
+    """Return a question that none of the four answers."""
+    family = any_family(rng, split, odds=0.2, named=True)
+    while family.key in ANSWERED:
+        family = any_family(rng, split, odds=0.2, named=True)
+    values = {name: slot.value(rng, split) for name, slot in family.slots.items()}
+    thinking = rng.random() < 0.5
+    thought = f"The user asks about {family.noun}. No tool does that." if thinking else ""
+    messages: list[Message] = [
+        {"role": "user", "content": family.asks(rng, split).format(**values)},
+        said(f"I have no tool for {family.noun}.", thought=thought),
+    ]
+    tools = rng.sample(list(DECLARED.values()), rng.randint(1, len(DECLARED)))
+    return Sample("tool.none", messages, tools, thinking, (f"no tool for {family.noun}",))
 
 
 def _ask(rng: random.Random, split: Split, key: str, *values: object, **named: object) -> str:

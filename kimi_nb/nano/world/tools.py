@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kimi_nb.nano.world import words
 from kimi_nb.nano.world.families import FAMILIES, Arguments, Family, any_city, any_path, code_line
 from kimi_nb.nano.world.faults import fault
+from kimi_nb.nano.world.own import ANSWERED, DECLARED
 from kimi_nb.nano.world.phrasing import Phrasings
 from kimi_nb.nano.world.sample import Message, Sample, as_text, call, result, said
 from kimi_nb.nano.world.strange import any_family, strange
@@ -38,6 +39,10 @@ _EXTRAS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("first_line", {"type": "integer", "default": 1, "minimum": 1}),
     ("tags", {"type": "array", "items": {"type": "string"}}),
 )
+_REMARKS = (
+    "Answers in JSON.", "Returns an error if there is none.", "Call it once for each.", "It takes some seconds.",
+    "Call it again if it fails.", "Use it only where it is needed.", "Made for tests.", "Not for secrets.",
+)  # fmt: skip
 _VERSIONS = ("", "", "", "", "v2", "now", "api", "tool", "pro")
 
 
@@ -50,6 +55,17 @@ def _style(rng: random.Random, text: str) -> str:
             return "-".join(parts)
         case _:
             return "_".join(parts)
+
+
+def _described(rng: random.Random, about: str) -> str:
+    """Return a description as people write them: with a full stop or without, now and then with a word more."""
+    match rng.randrange(10):
+        case 0:
+            return f"{about}. {rng.choice(_REMARKS)}"
+        case 1 | 2 | 3 | 4:
+            return f"{about}."
+        case _:
+            return about
 
 
 class Offer:
@@ -72,7 +88,7 @@ class Offer:
             if slot.choices:
                 schema["enum"] = list(slot.choices)
             if rng.random() < 0.7:
-                schema["description"] = slot.about
+                schema["description"] = slot.about + ("." if rng.random() < 0.2 else "")
             properties[self.arguments[slot_name]] = schema
         required = list(properties)
         for extra, schema in rng.sample(_EXTRAS, rng.choice([0, 0, 0, 0, 0, 1, 1, 2])):
@@ -82,7 +98,7 @@ class Offer:
             parameters["additionalProperties"] = False
         function: dict[str, Any] = {"name": self.name, "parameters": parameters}
         if rng.random() < 0.9:
-            function["description"] = rng.choice(family.about)
+            function["description"] = _described(rng, rng.choice(family.about))
         self.declaration = {"type": "function", "function": function}
 
     def values(self, rng: random.Random, split: Split) -> Arguments:
@@ -112,13 +128,25 @@ def offers_of(rng: random.Random, split: Split, *wanted: Family, others: int | N
 
 
 def tool_sample(
-    kind: str, rng: random.Random, offers: Sequence[Offer], messages: list[Message], *must: str
+    kind: str,
+    rng: random.Random,
+    offers: Sequence[Offer],
+    messages: list[Message],
+    *must: str,
+    missing: str = "",
 ) -> Sample:
-    """Make a conversation a sample: thinking or not by chance, its tools declared in any order."""
+    """Make a conversation a sample: thinking or not by chance, its tools declared in any order.
+
+    Now and then this package's sample tools are among them, unless one could answer: of a family that is
+    offered, or asked for and ``missing``.
+    """
     thinking = rng.random() < 0.5
     if not thinking:
         messages = [{**m, "reasoning_content": ""} if m["role"] == "assistant" else m for m in messages]
     tools = [offer.declaration for offer in offers]
+    beside = 0.15
+    if rng.random() < beside and not ({missing, *(offer.family.key for offer in offers)} & ANSWERED):
+        tools += rng.sample(list(DECLARED.values()), rng.randint(1, 3))
     rng.shuffle(tools)
     return Sample(kind, messages, tools, thinking, must)
 
@@ -267,7 +295,7 @@ def unsuitable(rng: random.Random, split: Split) -> Sample:
         {"role": "user", "content": _question(rng, split, family, values)},
         said(f"I have no tool for {family.noun}.", thought=thought),
     ]
-    return tool_sample("tool.none", rng, offers, messages, f"no tool for {family.noun}")
+    return tool_sample("tool.none", rng, offers, messages, f"no tool for {family.noun}", missing=family.key)
 
 
 def several(rng: random.Random, split: Split) -> Sample:
